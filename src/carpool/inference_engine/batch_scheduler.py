@@ -1,0 +1,202 @@
+"""When a batch leaves, what it costs, and who gets which outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from .batch import batch_cost
+from .clock import MONOTONIC, Clock
+from .config import BATCH_SIZE, TIMEOUT
+from .device_gate import DeviceGate, Turn
+from .errors import ModelThreadDied, WrongResultCount
+from .events import BatchEvent, Observer, Release
+from .model_thread import ModelThread, Outcome, checked
+from .out_of_memory import is_out_of_memory
+from .queue_manager import QueueManager
+from .task import InferenceTask, Priority
+
+ProcessFn: TypeAlias = Callable[[list[Any]], Collection[Any] | Awaitable[Collection[Any]]]
+"""Items to one result each, in order. A result that is an exception fails its item only."""
+
+
+class BatchScheduler:
+    """Takes batches from the queue, runs them on the model and routes the results.
+
+    One batch is with the model at a time. A function that is not `async` runs in a thread of its own; an
+    `async` one is awaited on the event loop and must not block it. The batch is formed only once the device
+    is granted, from what waits by then.
+
+    A call that raises is repeated in halves until the items that make it fail stand alone; only they get
+    the error. Running out of memory does the same and lowers the queue's `memory_ceiling` to half of what
+    was tried. A wrong number of results is a defect of the function, so the whole batch gets that error.
+    """
+
+    def __init__(
+        self,
+        queue_manager: QueueManager,
+        process_fn: ProcessFn,
+        batch_size: int = BATCH_SIZE,
+        timeout: float = TIMEOUT,
+        *,
+        gate: DeviceGate | None = None,
+        name: str = "engine",
+        clock: Clock = MONOTONIC,
+        observe: Observer | None = None,
+    ) -> None:
+        """`batch_size` in items; `timeout` is the window in seconds, 0 for the eager rule."""
+        self.queue = queue_manager
+        self.batch_size = batch_size
+        self.timeout = timeout
+        self.gate = gate or DeviceGate(clock=clock)
+        self.name = name
+        self._process_fn = process_fn
+        self._thread = None if _is_async(process_fn) else ModelThread(f"{name}-model")
+        self._clock = clock
+        self._observe = observe
+        self._running: list[InferenceTask] = []
+        self._halves: list[_Batch] = []
+
+    async def step(self) -> bool:
+        """Run one batch; False when the queue is closed and everything in it is done."""
+        release: Release | None = Release.IDLE
+        if not self._halves:
+            release = await self.queue.wait_ready(self.batch_size, self.timeout)
+        if release is None:
+            return False
+        async with self._turn():
+            batch = self._next_batch(release)
+            if not batch.tasks:
+                return True
+            self._running = batch.tasks
+            started = self._clock.time()
+            outcome = await self._call([task.data for task in batch.tasks])
+            run_ms = (self._clock.time() - started) * 1e3
+        self._running = []
+        self._route(batch, outcome)
+        self._record(batch, started, run_ms, failed=outcome.error is not None)
+        return True
+
+    def abandon(self, error: Exception) -> None:
+        """End every task that is still here with this error, and let the model's thread end."""
+        self.queue.close()
+        for task in self._running + [task for half in self._halves for task in half.tasks]:
+            task.fail(error)
+        self._running, self._halves = [], []
+        self.queue.fail_all(error)
+        if self._thread is not None:
+            self._thread.stop()
+
+    def _turn(self) -> Turn:
+        priority, deadline = self._urgency()
+        return self.gate.turn(
+            self.name,
+            priority=priority,
+            deadline=deadline,
+            weight=self.queue.config.weight,
+            urgency=self._urgency,
+        )
+
+    def _urgency(self) -> tuple[Priority, float | None]:
+        waiting = [half.tasks[0] for half in self._halves[-1:]]
+        if (head := self.queue.peek()) is not None:
+            waiting.append(head)
+        if not waiting:
+            return Priority.IDLE, None  # all were cancelled; the turn will be given back unused
+        first = min(waiting, key=lambda task: task.priority)
+        return first.priority, first.deadline
+
+    def _next_batch(self, release: Release) -> _Batch:
+        """A half of a failed batch, unless something more urgent has come since."""
+        while self._halves:
+            head = self.queue.peek()
+            if head is not None and head.priority < self._halves[-1].tasks[0].priority:
+                break
+            half = self._halves.pop()
+            half.tasks = [task for task in half.tasks if task.live]
+            if half.tasks:
+                return half
+        tasks, full = self.queue.take(self.batch_size)
+        return _Batch(tasks, Release.FULL if full else release, self.queue.memory_ceiling)
+
+    async def _call(self, items: list[Any]) -> Outcome:
+        if self._thread is None:
+            return await self._await_model(items)
+        return await self._thread.call(
+            cast("Callable[[list[Any]], Collection[Any]]", self._process_fn), items
+        )
+
+    async def _await_model(self, items: list[Any]) -> Outcome:
+        # A task of its own: a function that never suspends must not keep the loop to itself.
+        try:
+            call = cast("Awaitable[Collection[Any]]", self._process_fn(items))
+            return checked(await asyncio.ensure_future(call), len(items))
+        except asyncio.CancelledError as error:
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise  # cancelled with the worker; awaiting the call has cancelled it, too
+            death = ModelThreadDied("the model function cancelled itself")
+            death.__cause__ = error
+            return Outcome([], death)
+        except Exception as error:  # the model's own error
+            return Outcome([], error)
+
+    def _record(self, batch: _Batch, started: float, run_ms: float, *, failed: bool) -> None:
+        """Teach the cost model, and tell the observer."""
+        cost = batch_cost(batch.tasks, self.queue.config.padded)
+        plain = sum(task.cost for task in batch.tasks)
+        if not failed:
+            self.queue.cost_model.observe(cost, plain, run_ms)
+        if self._observe is None:
+            return
+        event = BatchEvent(
+            model=self.name,
+            items=len(batch.tasks),
+            cost=cost,
+            padding_share=1 - plain / cost,
+            wait_ms=(started - min(task.arrival for task in batch.tasks)) * 1e3,
+            run_ms=run_ms,
+            release=batch.release,
+            policy=self.gate.policy,
+            failed=failed,
+        )
+        try:
+            self._observe(event)
+        except Exception as error:  # an observer must not stop the engine
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the observer of {self.name} raised", "exception": error}
+            )
+
+    def _route(self, batch: _Batch, outcome: Outcome) -> None:
+        tasks, error = batch.tasks, outcome.error
+        if error is None:
+            for task, result in zip(tasks, outcome.results, strict=True):
+                task.resolve(result)
+            return
+        if is_out_of_memory(error):
+            # A single item that does not fit says nothing about the size of batches.
+            tried = batch_cost(tasks, self.queue.config.padded)
+            lower = min(self.queue.memory_ceiling, tried / 2)
+            self.queue.memory_ceiling = lower if len(tasks) > 1 else batch.ceiling
+        if len(tasks) == 1 or isinstance(error, WrongResultCount):
+            for task in tasks:
+                task.fail(error)
+            return
+        middle = (len(tasks) + 1) // 2
+        for half in (tasks[middle:], tasks[:middle]):
+            self._halves.append(_Batch(half, batch.release, batch.ceiling))
+
+
+@dataclass(slots=True)
+class _Batch:
+    tasks: list[InferenceTask]
+    release: Release
+    ceiling: float
+    """The queue's memory ceiling when the tasks were first taken."""
+
+
+def _is_async(function: ProcessFn) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

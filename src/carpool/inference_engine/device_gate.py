@@ -1,0 +1,171 @@
+"""Who uses the device next: one gate per device, shared by all models on it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from .clock import MONOTONIC, Clock
+from .errors import InvalidConfig
+from .fairness import FairShare
+from .task import Priority
+
+Policy: TypeAlias = Literal["fifo", "priority", "wfq", "edf"]
+POLICIES: Final[tuple[str, ...]] = get_args(Policy)
+
+Urgency: TypeAlias = "Callable[[], tuple[Priority, float | None]]"
+"""Returns the priority and the deadline (clock seconds) of the most urgent work waiting for a turn."""
+
+
+class DeviceGate:
+    """Grants the device to one owner at a time, in the order of its policy.
+
+    - `fifo`: who asked first.
+    - `priority`: the highest priority, then who asked first.
+    - `wfq`: start-time fair queueing over the measured ms each owner held the device, by weight.
+    - `edf`: the earliest deadline, then the highest priority.
+
+    A turn ends without preemption, so a model bounds how long it holds the device (`bulk_slice_ms`). Ordering
+    happens when a turn is granted: `policy` may be assigned at any time and holds from the next grant on.
+    The grant follows one event-loop callback after the release, so that an owner that asks again in the same
+    step competes for it; otherwise the one that always has work would lose every second turn to whoever
+    waits, whatever the weights (deceptive idleness: Iyer, Druschel 2001).
+    """
+
+    def __init__(self, policy: Policy = "fifo", *, clock: Clock = MONOTONIC) -> None:
+        self._clock = clock
+        self._waiting: list[Turn] = []
+        self._holder: Turn | None = None
+        self._granted_at = 0.0
+        self._shares = FairShare()
+        self._asked = 0
+        self.used_ms: dict[str, float] = {}
+        """How long each owner has held the device in all, in ms."""
+        self.policy = policy
+
+    @property
+    def policy(self) -> Policy:
+        """How the next turn is chosen; assigning an unknown name raises `InvalidConfig`."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        if policy not in POLICIES:
+            raise InvalidConfig(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+        self._policy: Policy = policy
+        self._key: Callable[[Turn], Any] = getattr(self, f"_by_{policy}")
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait."""
+        return len(self._waiting)
+
+    def turn(
+        self,
+        owner: str,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+        weight: float = 1.0,
+        urgency: Urgency | None = None,
+    ) -> Turn:
+        """An asynchronous context manager that holds the device.
+
+        `owner` is the name that `wfq` charges, `weight` its share. `deadline` is in clock seconds. With
+        `urgency`, priority and deadline are asked for anew whenever a turn is granted, because more urgent
+        work may have come to the same owner while it waited. Raises `InvalidConfig` for a weight that is
+        not above 0.
+        """
+        if not weight > 0:
+            raise InvalidConfig(f"weight must be above 0, not {weight}")
+        return Turn(self, owner, priority, deadline, weight, urgency)
+
+    async def _acquire(self, turn: Turn) -> None:
+        self._asked += 1
+        turn.asked = self._asked
+        if self._holder is None and not self._waiting:
+            self._grant(turn)
+            return
+        granted = turn.granted = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if self._holder is turn:  # granted, but cancelled before it could start
+                self._release(turn)
+            else:
+                self._waiting.remove(turn)
+            raise
+
+    def _grant(self, turn: Turn) -> None:
+        self._holder = turn
+        self._shares.begin(turn.owner)
+        self._granted_at = self._clock.time()
+
+    def _release(self, turn: Turn) -> None:
+        held_ms = (self._clock.time() - self._granted_at) * 1e3
+        self._shares.charge(turn.owner, held_ms / turn.weight)
+        self.used_ms[turn.owner] = self.used_ms.get(turn.owner, 0.0) + held_ms
+        self._holder = None
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        if self._holder is not None or not self._waiting:
+            return
+        for turn in self._waiting:
+            if turn.urgency is not None:
+                turn.priority, turn.deadline = turn.urgency()
+        chosen = min(self._waiting, key=self._key)
+        self._waiting.remove(chosen)
+        self._grant(chosen)
+        if chosen.granted is not None and not chosen.granted.done():
+            chosen.granted.set_result(None)
+
+    def _by_fifo(self, turn: Turn) -> int:
+        return turn.asked
+
+    def _by_priority(self, turn: Turn) -> tuple[int, int]:
+        return turn.priority, turn.asked
+
+    def _by_wfq(self, turn: Turn) -> tuple[float, int]:
+        return self._shares.start(turn.owner), turn.asked
+
+    def _by_edf(self, turn: Turn) -> tuple[float, int, int]:
+        return math.inf if turn.deadline is None else turn.deadline, turn.priority, turn.asked
+
+
+class Turn:
+    """One stay on the device; made by `DeviceGate.turn` and used once."""
+
+    __slots__ = ("_gate", "asked", "deadline", "granted", "owner", "priority", "urgency", "weight")
+
+    def __init__(
+        self,
+        gate: DeviceGate,
+        owner: str,
+        priority: Priority,
+        deadline: float | None,
+        weight: float,
+        urgency: Urgency | None,
+    ) -> None:
+        self._gate = gate
+        self.owner = owner
+        self.priority = priority
+        self.deadline = deadline
+        self.weight = weight
+        self.urgency = urgency
+        self.asked = 0
+        self.granted: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> Turn:
+        await self._gate._acquire(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gate._release(self)

@@ -1,0 +1,74 @@
+"""The fit that predicts run times."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from carpool.inference_engine import CostModel
+
+
+def fitted(overhead_ms: float, ms_per_cost: float, costs: list[float]) -> CostModel:
+    model = CostModel()
+    model.observe(1.0, 1.0, 5_000.0)  # the first call compiles
+    for cost in costs:
+        model.observe(cost, cost, overhead_ms + ms_per_cost * cost)
+    return model
+
+
+def test_it_knows_nothing_at_first() -> None:
+    model = CostModel()
+    assert not model.fitted
+    assert model.predict_ms(100.0) == 0
+    assert model.dispatch_cost == math.inf
+
+
+def test_the_first_call_is_not_learned_from() -> None:
+    model = CostModel()
+    model.observe(10.0, 10.0, 9_000.0)
+    assert not model.fitted
+    model.observe(10.0, 10.0, 20.0)
+    assert model.predict_ms(10.0) == pytest.approx(20.0)
+
+
+@given(
+    st.floats(0.0, 100.0),
+    st.floats(0.001, 10.0),
+    st.lists(st.floats(1.0, 1e4), min_size=5, max_size=50).filter(lambda costs: max(costs) > 2 * min(costs)),
+)
+def test_it_finds_both_coefficients(overhead_ms: float, ms_per_cost: float, costs: list[float]) -> None:
+    model = fitted(overhead_ms, ms_per_cost, costs)
+    for cost in costs:
+        assert model.predict_ms(cost) == pytest.approx(overhead_ms + ms_per_cost * cost, rel=1e-3, abs=1e-3)
+
+
+@given(st.lists(st.tuples(st.floats(1.0, 1e5), st.floats(0.0, 1e4)), min_size=2, max_size=60))
+def test_predictions_are_never_negative(batches: list[tuple[float, float]]) -> None:
+    model = CostModel()
+    for cost, run_ms in batches:
+        model.observe(cost, cost, run_ms)
+    assert model.overhead_ms >= 0
+    assert model.ms_per_cost >= 0
+
+
+def test_equal_batches_are_read_as_proportional() -> None:
+    model = fitted(0.0, 2.0, [32.0] * 20)
+    assert model.predict_ms(16.0) == pytest.approx(32.0)
+    assert model.cost_within(50.0) == pytest.approx(25.0)
+
+
+def test_it_follows_a_model_that_changes_speed() -> None:
+    model = fitted(5.0, 1.0, [10.0, 20.0, 30.0] * 20)
+    for cost in [10.0, 20.0, 30.0] * 60:
+        model.observe(cost, cost, 50.0 + 3 * cost)
+    assert model.predict_ms(20.0) == pytest.approx(110.0, rel=0.1)
+
+
+def test_a_backlog_is_counted_in_batches_and_padding() -> None:
+    model = fitted(10.0, 1.0, [10.0, 20.0, 30.0])
+    assert model.predict_backlog_ms(64, 640.0, 32, math.inf) == pytest.approx(2 * 10 + 640)
+    assert model.predict_backlog_ms(64, 640.0, 32, 160.0) == pytest.approx(4 * 10 + 640)
+    for _ in range(300):
+        model.observe(20.0, 10.0, 30.0)
+    assert model.padding == pytest.approx(2.0, rel=0.01)
