@@ -1,0 +1,1 @@
+"""Forward passes: the seams (`decoder.py`, `encoder.py`), sampling, and one package per kind of device."""

@@ -1,0 +1,132 @@
+"""The seam between the generation engine and whatever runs a decoder's forward pass.
+
+The engine builds a `StepBatch`, `launch`es it and later asks the handle for a `StepResult`. Sampling happens
+behind the seam, next to the logits, so logits never cross it. A launched step may still be running when the
+next one is launched: an input token is then named by its place in the step in flight (`in_flight`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def in_flight(sample: int) -> int:
+    """The input token "whatever sample number `sample` of the step in flight will be", encoded below zero."""
+    return -1 - sample
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSpec:
+    """What the engine must know of a loaded decoder."""
+
+    vocab_size: int
+    context_length: int
+    """Tokens a sequence may have, prompt and output together."""
+    block_size: int
+    """Tokens per block of KV memory."""
+    num_blocks: int
+    """Blocks of KV memory the device has room for."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is drawn. The defaults leave the model's distribution as it is."""
+
+    temperature: float = 1.0
+    """0 means greedy."""
+    top_k: int = 0
+    """0 means off."""
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 0
+    """Names the random stream: equal seeds give equal draws, whatever else is in the batch."""
+    top_logprobs: int | None = None
+    """None: no logprobs. 0: the chosen token's only. k: the k likeliest tokens' too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One token to draw in a step."""
+
+    row: int
+    """The batch row whose last token's logits are drawn from."""
+    params: SamplingParams
+    prompt_ids: Sequence[int]
+    output_ids: Sequence[int]
+    """Tokens drawn so far. With the prompt they feed the penalties; their number picks the random draw."""
+    banned_ids: Sequence[int] = ()
+    """Tokens that must not be drawn now (the end tokens, while `min_tokens` is not reached)."""
+    allowed: NDArray[np.uint32] | None = None
+    """Grammar bit mask [ceil(vocab_size / 32)], little-endian bits; None allows all."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """One forward pass over the new tokens of several sequences, decode steps and prompt chunks mixed.
+
+    Shapes, with R rows and T tokens: the tokens of row r are
+    `token_ids[subsequence_begins[r]:subsequence_begins[r + 1]]` at positions `past_lens[r]` and up; its KV
+    blocks are `block_indices[block_indices_begins[r]:block_indices_begins[r + 1]]`, enough for its past and
+    its new tokens. A block belongs to one row, or is shared, full and only read.
+    """
+
+    token_ids: NDArray[np.int64]
+    """[T]; negative entries are `in_flight` tokens."""
+    past_lens: NDArray[np.int32]
+    """[R] tokens already in KV memory."""
+    subsequence_begins: NDArray[np.int32]
+    """[R + 1]"""
+    block_indices: NDArray[np.int32]
+    block_indices_begins: NDArray[np.int32]
+    """[R + 1]"""
+    samples: Sequence[Sample]
+    """In row order; rows in the middle of their prompt have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms of probabilities before temperature, penalties and truncation."""
+
+    logprob: float
+    top: Sequence[tuple[int, float]]
+    """(token id, logprob), likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step drew, in the order of `StepBatch.samples`."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[TokenLogprobs | None]
+
+
+class StepHandle(Protocol):
+    """A step that was launched."""
+
+    def result(self) -> StepResult:
+        """Wait for the step. Raises what the forward pass raised; its KV blocks are then undefined."""
+        ...
+
+
+class DecoderRuntime(Protocol):
+    """A loaded decoder. At most two steps are in flight; all calls come from one thread at a time."""
+
+    @property
+    def spec(self) -> DecoderSpec:
+        """Sizes, constant over the runtime's life."""
+        ...
+
+    def launch(self, batch: StepBatch) -> StepHandle:
+        """Start a step; returns without waiting for it where the device allows."""
+        ...
+
+    def close(self) -> None:
+        """Free the device memory. No step may be in flight."""
+        ...

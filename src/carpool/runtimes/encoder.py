@@ -1,0 +1,38 @@
+"""The seam between the encoder models and whatever runs their forward pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """What the batching side must know of a loaded encoder."""
+
+    dimensions: int
+    """Length of an output vector; the number of labels for a classifier."""
+    max_tokens: int
+    """Longest input in tokens, special tokens included."""
+
+
+class EncoderRuntime(Protocol):
+    """A loaded encoder with its pooling and normalisation."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Sizes, constant over the runtime's life."""
+        ...
+
+    def encode(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Run one padded batch of token-id sequences; returns [len(batch), dimensions].
+
+        Blocks its thread and releases the GIL while the device works.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device memory."""
+        ...

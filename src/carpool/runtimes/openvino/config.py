@@ -1,0 +1,46 @@
+"""What can be chosen about a decoder on the CPU. Imports no OpenVINO, so every process may read it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from carpool.errors import StartError
+
+
+class WeightFormat(StrEnum):
+    """How the weight matrices of a decoder are held in memory."""
+
+    AUTO = "auto"
+    """bf16 where the CPU computes in it natively. Elsewhere int4 for a file whose matrices are 4-bit already,
+    int8 for one with other quantised matrices, f32 for the rest."""
+    F32 = "f32"
+    BF16 = "bf16"
+    INT8 = "int8"
+    """Eight bits with one scale per output feature; activations and arithmetic in f32."""
+    INT4 = "int4"
+    """Four bits in groups of 32. ggml's 4-bit and 8-bit matrices are held exactly as stored."""
+
+
+class KvCachePrecision(StrEnum):
+    """How keys and values are held in KV memory."""
+
+    AUTO = "auto"
+    """The CPU plugin's default, u8."""
+    U8 = "u8"
+    BF16 = "bf16"
+    """Only where the model itself is computed in bf16."""
+    F16 = "f16"
+    F32 = "f32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """The settings of one decoder. Raises `StartError` for a value out of range."""
+
+    weights: WeightFormat = WeightFormat.AUTO
+    kv_cache_precision: KvCachePrecision = KvCachePrecision.AUTO
+    kv_cache_bytes: int = 1 << 30
+    """Upper bound of the KV memory; the system gives its pages when they are first used."""
+
+    def __post_init__(self) -> None:
+        if self.kv_cache_bytes < 1:
+            raise StartError(f"kv_cache_bytes must be at least 1, not {self.kv_cache_bytes}")

@@ -1,0 +1,206 @@
+"""Decoders on the CPU."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from carpool.errors import ModelFailed, StartError
+from carpool.models.checkpoint import Checkpoint, TensorFormat
+from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
+from carpool.runtimes.openvino.device import compile_model, default_precision
+from carpool.runtimes.openvino.llama import build_llama
+from carpool.runtimes.sampling import sample
+from carpool.runtimes.step_check import check_batch
+
+OnProgress = Callable[[str, float], object]
+"""Called with a phase and the share of the loading that is done when it begins, 0 to 1."""
+
+_GRAPHS: Mapping[str, Callable[[Checkpoint, WeightFormat], ov.Model]] = {"LlamaForCausalLM": build_llama}
+_CACHE_LINE = 64
+
+
+def load_decoder(
+    checkpoint: Checkpoint,
+    config: DecoderConfig,
+    *,
+    num_threads: int,
+    on_progress: OnProgress | None = None,
+) -> "OpenVinoDecoder":
+    """Build, compile and warm up a checkpoint's graph; `num_threads` is the budget of a forward pass.
+
+    Raises `ModelFailed` for a checkpoint that cannot be built, `StartError` for KV memory too small for a
+    single block.
+    """
+    build = _GRAPHS.get(checkpoint.architecture)
+    if build is None:
+        raise ModelFailed(
+            f"{checkpoint.architecture} is not a decoder that can run here; supported: {', '.join(_GRAPHS)}"
+        )
+    weights = _choose_weights(checkpoint) if config.weights is WeightFormat.AUTO else config.weights
+    report = on_progress or (lambda _phase, _share: None)
+    report("building", 0.0)
+    model = build(checkpoint, weights)
+    report("compiling", 0.4)
+    properties = {}
+    if config.kv_cache_precision is not KvCachePrecision.AUTO:
+        properties["KV_CACHE_PRECISION"] = config.kv_cache_precision.value
+    compiled = compile_model(
+        model,
+        num_threads=num_threads,
+        precision=default_precision() if weights is WeightFormat.BF16 else "f32",
+        properties=properties,
+    )
+    report("warming up", 0.9)
+    decoder = OpenVinoDecoder(
+        compiled,
+        vocab_size=int(checkpoint.config["vocab_size"]),
+        context_length=int(checkpoint.config["max_position_embeddings"]),
+        kv_cache_bytes=config.kv_cache_bytes,
+    )
+    report("ready", 1.0)
+    return decoder
+
+
+def _choose_weights(checkpoint: Checkpoint) -> WeightFormat:
+    """What AUTO stands for; docs/decisions/002-starter-precision.md has the reasons and the measurements."""
+    if default_precision() == "bf16":
+        return WeightFormat.BF16
+    match checkpoint.tensor("model.layers.0.mlp.up_proj.weight").format:
+        case TensorFormat.Q4_0 | TensorFormat.Q4_1:
+            return WeightFormat.INT4
+        case TensorFormat.F32 | TensorFormat.F16 | TensorFormat.BF16:
+            return WeightFormat.F32
+        case _:
+            return WeightFormat.INT8
+
+
+class OpenVinoDecoder:
+    """A compiled decoder with its KV memory; implements `DecoderRuntime`.
+
+    One inference request runs the steps in order. With u8 KV memory the keys of a block share their scales,
+    which change as it fills: a prompt chunk that ends inside a block changes results in the last digits, one
+    that ends with a block does not.
+    """
+
+    def __init__(
+        self, compiled: ov.CompiledModel, *, vocab_size: int, context_length: int, kv_cache_bytes: int
+    ) -> None:
+        caches = [port for port in compiled.inputs if "_cache." in port.any_name]
+        block_bytes = sum(math.prod(_block_shape(port)) * port.element_type.size for port in caches)
+        num_blocks = kv_cache_bytes // block_bytes
+        if num_blocks < 1:
+            raise StartError(
+                f"kv_cache_bytes is {kv_cache_bytes}, but one block of this model takes {block_bytes}"
+            )
+        # A quantised cache may hold its scales in further rows of the block.
+        block_size = min(_block_shape(port)[1] for port in caches)
+        self._spec = DecoderSpec(vocab_size, context_length, block_size, num_blocks)
+        self._request = compiled.create_infer_request()
+        self._kv_memory = []  # an ov.Tensor does not keep its array alive
+        for port in caches:
+            shape = [num_blocks, *_block_shape(port)]
+            memory = _zeros(math.prod(shape) * port.element_type.size)
+            self._kv_memory.append(memory)
+            self._request.set_tensor(port, ov.Tensor(memory, ov.Shape(shape), port.element_type))
+        self._last: _Step | None = None
+        self._warm_up()
+
+    @property
+    def spec(self) -> DecoderSpec:
+        """Sizes, constant over the runtime's life."""
+        return self._spec
+
+    def launch(self, batch: StepBatch) -> "_Step":
+        """Start a step, after the step in flight if there is one.
+
+        Raises `ValueError` for a batch that contradicts itself or `spec`, and what the step in flight raises
+        if the batch needs its tokens.
+        """
+        check_batch(batch, self._spec)
+        token_ids = batch.token_ids
+        if self._last is not None:
+            self._last.settle()
+            token_ids = self._last.fill_in(token_ids)
+        begins = batch.subsequence_begins
+        lens = np.diff(begins)
+        last_tokens = begins[1:] - 1
+        inputs = {
+            "input_ids": token_ids,
+            "position_ids": np.arange(len(token_ids)) + np.repeat(batch.past_lens - begins[:-1], lens),
+            "sample_positions": last_tokens[[each.row for each in batch.samples]].astype(np.int64),
+            "past_lens": batch.past_lens,
+            "subsequence_begins": begins,
+            "block_indices": batch.block_indices,
+            "block_indices_begins": batch.block_indices_begins,
+            "max_context_len": (batch.past_lens + lens).max(),
+        }
+        for name, array in inputs.items():
+            self._request.set_tensor(name, ov.Tensor(np.asarray(array)))
+        self._request.start_async()
+        self._last = _Step(self._request, batch.samples)
+        return self._last
+
+    def close(self) -> None:
+        """Free the memory; the decoder cannot be used any more."""
+        self._last = None
+        del self._request
+        self._kv_memory.clear()
+
+    def _warm_up(self) -> None:
+        """Run one token, then a block: the plugin packs the weights for either at its first step."""
+        past_lens = block = np.zeros(1, np.int32)
+        one_block = np.array([0, 1], np.int32)
+        row = Sample(0, SamplingParams(temperature=0), (), ())
+        for count in (1, min(self._spec.block_size, self._spec.context_length)):
+            tokens, begins = np.zeros(count, np.int64), np.array([0, count], np.int32)
+            self.launch(StepBatch(tokens, past_lens, begins, block, one_block, [row])).result()
+
+
+class _Step:
+    """A step of the inference request; implements `StepHandle`."""
+
+    def __init__(self, request: ov.InferRequest, samples: Sequence[Sample]) -> None:
+        self._request = request
+        self._samples = samples
+        self._outcome: StepResult | Exception | None = None
+
+    def settle(self) -> StepResult | Exception:
+        """Wait for the step and draw its tokens; must happen before the next step overwrites the logits."""
+        if self._outcome is None:
+            try:
+                self._request.wait()
+                self._outcome = sample(self._request.get_output_tensor(0).data, self._samples)
+            except Exception as error:
+                self._outcome = error
+        return self._outcome
+
+    def result(self) -> StepResult:
+        """See `StepHandle`."""
+        outcome = self.settle()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def fill_in(self, token_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Token ids with those drawn by this step in the places of the `in_flight` ones."""
+        is_in_flight = token_ids < 0
+        if is_in_flight.any():
+            token_ids = token_ids.copy()
+            token_ids[is_in_flight] = np.array(self.result().token_ids)[-1 - token_ids[is_in_flight]]
+        return token_ids
+
+
+def _block_shape(port: ov.ConstOutput) -> list[int]:
+    """[KV heads, tokens, bytes or elements per token and head] of one block of one cache."""
+    return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
+
+
+def _zeros(size: int) -> NDArray[np.uint8]:
+    """Zeroed bytes, aligned to a cache line, whose pages the system gives when they are first touched."""
+    memory = np.zeros(size + _CACHE_LINE, np.uint8)
+    offset = -memory.ctypes.data % _CACHE_LINE
+    return memory[offset : offset + size]

@@ -1,0 +1,157 @@
+"""A checkpoint's tensors as constants of a graph, in forms that the CPU plugin has matrix kernels for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset15 as ops
+
+from carpool.errors import ModelFailed
+from carpool.models.checkpoint import Tensor, TensorFormat
+from carpool.models.dequantize import dequantize
+from carpool.runtimes.openvino.blocks import ints
+from carpool.runtimes.openvino.config import WeightFormat
+
+GROUP = 32
+"""Elements that share a scale in 4-bit matrices and in ggml's blocks."""
+
+_TYPES = {
+    TensorFormat.F32: ov.Type.f32,
+    TensorFormat.F16: ov.Type.f16,
+    TensorFormat.BF16: ov.Type.bf16,
+    TensorFormat.I64: ov.Type.i64,
+}
+
+
+def constant(tensor: Tensor) -> ov.Node:
+    """The tensor as a constant; half-precision weights are followed by a conversion to f32.
+
+    The plugin folds that conversion into the precision it computes in. Raises `ModelFailed` for a quantised
+    tensor.
+    """
+    type_ = _TYPES.get(tensor.format)
+    if type_ is None:
+        raise ModelFailed(
+            f"tensor {tensor.name!r} has the format {tensor.format}, which is not supported here"
+        )
+    node = _constant(tensor.data, tensor.shape, type_)
+    return ops.convert(node, "f32") if type_ in (ov.Type.f16, ov.Type.bf16) else node
+
+
+def matrix(tensor: Tensor, weights: WeightFormat) -> ov.Node:
+    """A weight matrix as f32 [rows, columns], held as `weights` says, which must not be AUTO.
+
+    Raises `ModelFailed` for a tensor of integers.
+    """
+    unpack = _UNPACK.get(tensor.format)
+    groups = unpack(tensor.data.reshape(tensor.shape[0], tensor.shape[1] // GROUP, -1)) if unpack else None
+    if groups is not None and weights is WeightFormat.INT4:
+        return groups.node()
+    values = groups.values().reshape(tensor.shape) if groups is not None else dequantize(tensor)
+    match weights:
+        case WeightFormat.BF16:
+            return ops.convert(_constant(_round_to_bf16(values), values.shape, ov.Type.bf16), "f32")
+        case WeightFormat.INT4 if tensor.shape[1] % GROUP == 0:
+            return _round_to_groups(values).node()
+        case WeightFormat.INT8 | WeightFormat.INT4:
+            return _int8_rows(values)
+        case _:
+            return ops.constant(values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """A matrix in groups of 32 along its rows: value = quantized * scale + offset.
+
+    `quantized` is [rows, groups, 32], i8, or u8 below 16; the others are f32 [rows, groups, 1]. An offset of
+    None is 0 and goes with i8.
+    """
+
+    quantized: NDArray[np.int8] | NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    offsets: NDArray[np.float32] | None
+
+    def values(self) -> NDArray[np.float32]:
+        values = self.quantized * self.scales
+        if self.offsets is not None:
+            values += self.offsets
+        return values
+
+    def node(self) -> ov.Node:
+        """The matrix [rows, columns] with its elements kept in 4 or 8 bits.
+
+        Offsets become fractional zero points, (quantized - zero point) * scale, which the plugin's kernels
+        take. Rounding those to 4 bits too, as converters do, moves whole groups by up to half a step.
+        """
+        rows, count, size = self.quantized.shape
+        if self.offsets is None:
+            scaled = ops.multiply(ops.convert(ops.constant(self.quantized), "f32"), ops.constant(self.scales))
+        else:
+            is_constant = self.scales == 0  # every element of such a group is its offset
+            scales = np.where(is_constant, np.float32(1), self.scales)
+            nibbles = np.where(is_constant, np.uint8(0), self.quantized).reshape(-1)
+            packed = _constant(nibbles[0::2] | nibbles[1::2] << 4, self.quantized.shape, ov.Type.u4)
+            centred = ops.subtract(ops.convert(packed, "f32"), ops.constant(-self.offsets / scales))
+            scaled = ops.multiply(centred, ops.constant(scales))
+        return ops.reshape(scaled, ints(rows, count * size), False)
+
+
+def _q4_0(blocks: NDArray[np.uint8]) -> _Groups:
+    """Unpack ggml's block_q4_0: f16 scale, 32 nibbles; value = scale * (nibble - 8)."""
+    scales = _f16(blocks[..., :2])
+    return _Groups(_nibbles(blocks[..., 2:]), scales, -8 * scales)
+
+
+def _q4_1(blocks: NDArray[np.uint8]) -> _Groups:
+    """Unpack ggml's block_q4_1: f16 scale, f16 minimum, 32 nibbles; value = scale * nibble + minimum."""
+    return _Groups(_nibbles(blocks[..., 4:]), _f16(blocks[..., :2]), _f16(blocks[..., 2:4]))
+
+
+def _q8_0(blocks: NDArray[np.uint8]) -> _Groups:
+    """Unpack ggml's block_q8_0: f16 scale, 32 signed bytes; value = scale * byte."""
+    return _Groups(np.ascontiguousarray(blocks[..., 2:]).view(np.int8), _f16(blocks[..., :2]), None)
+
+
+_UNPACK = {TensorFormat.Q4_0: _q4_0, TensorFormat.Q4_1: _q4_1, TensorFormat.Q8_0: _q8_0}
+
+
+def _f16(data: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(data).view(np.float16).astype(np.float32)
+
+
+def _nibbles(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The 32 values of a ggml block: all lower halves of its 16 bytes, then all upper ones."""
+    return np.concatenate([data & 15, data >> 4], axis=-1)
+
+
+def _round_to_groups(values: NDArray[np.float32]) -> _Groups:
+    """Round [rows, columns] to 4 bits with a scale and an offset per group, as Q4_1 does."""
+    groups = values.reshape(len(values), -1, GROUP)
+    lowest, highest = groups.min(axis=2, keepdims=True), groups.max(axis=2, keepdims=True)
+    scales = (highest - lowest) / 15
+    quantized = np.rint((groups - lowest) / np.where(scales == 0, 1, scales)).astype(np.uint8)
+    return _Groups(quantized, scales, lowest)
+
+
+def _int8_rows(values: NDArray[np.float32]) -> ov.Node:
+    """Round [rows, columns] to 8 bits, symmetric, with one scale per row."""
+    scales = np.maximum(values.max(axis=1), -values.min(axis=1))[:, None] / 127
+    scales[scales == 0] = 1
+    quantized = values / scales
+    np.rint(quantized, out=quantized)
+    return ops.multiply(ops.convert(ops.constant(quantized.astype(np.int8)), "f32"), ops.constant(scales))
+
+
+def _round_to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of the float32 bit patterns, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _constant(data: NDArray[Any], shape: Sequence[int], type_: ov.Type) -> ov.Node:
+    """Bytes as a constant of a type NumPy need not have. Copied: the graph may outlive the file's mapping."""
+    tensor = ov.Tensor(np.ascontiguousarray(data).reshape(-1), ov.Shape(shape), type_)
+    return ops.constant(tensor, shared_memory=False)

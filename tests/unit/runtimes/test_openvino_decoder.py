@@ -1,0 +1,225 @@
+"""The Llama graph against Llama written out in NumPy, and what a step must not depend on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from carpool.errors import ModelFailed, StartError
+from carpool.models.open import open_checkpoint
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.decoder import Sample, SamplingParams, TokenLogprobs, in_flight
+from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
+from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
+from tests.unit.runtimes.random_llama import CONFIG, RandomLlama
+from tests.unit.runtimes.steps import GREEDY, Row, generate, step
+
+VOCAB_SIZE = CONFIG["vocab_size"]
+ALL = SamplingParams(temperature=0, top_logprobs=VOCAB_SIZE)
+F32 = DecoderConfig(weights=WeightFormat.F32, kv_cache_precision=KvCachePrecision.F32, kv_cache_bytes=2 << 20)
+PROMPT = [int(i) for i in np.random.default_rng(0).integers(0, VOCAB_SIZE, 77)]
+STRANGERS = [[5], list(range(40)), [7, 7, 7, 250]]
+
+
+def load(checkpoint: RandomLlama, config: DecoderConfig = F32) -> OpenVinoDecoder:
+    return load_decoder(checkpoint, config, num_threads=2)
+
+
+def dense(logprobs: TokenLogprobs | None) -> NDArray[np.float64]:
+    """All logprobs by token id."""
+    assert logprobs is not None
+    values = np.full(VOCAB_SIZE, np.nan)
+    for token_id, logprob in logprobs.top:
+        values[token_id] = logprob
+    return values
+
+
+def last(decoder: OpenVinoDecoder, *rows: Row) -> NDArray[np.float64]:
+    """Logprobs after the last row's last token."""
+    return dense(decoder.launch(step(*rows)).result().logprobs[-1])
+
+
+@pytest.fixture(scope="module")
+def llama() -> RandomLlama:
+    return RandomLlama()
+
+
+@pytest.fixture(scope="module")
+def decoder(llama: RandomLlama) -> Iterator[OpenVinoDecoder]:
+    decoder = load(llama)
+    yield decoder
+    decoder.close()
+
+
+@pytest.mark.parametrize("length", [1, 2, 31, 32, 33, 77])
+def test_logprobs_are_llamas(decoder: OpenVinoDecoder, llama: RandomLlama, length: int) -> None:
+    found = last(decoder, Row(PROMPT[:length], [4, 2, 9], sample=ALL))
+    np.testing.assert_allclose(found, llama.logprobs(PROMPT[:length])[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(("tied", "bias"), [(False, False), (True, True)])
+def test_untied_heads_and_biases(tied: bool, bias: bool) -> None:
+    llama = RandomLlama(tied=tied, bias=bias)
+    found = last(load(llama), Row(PROMPT, [0, 1, 2], sample=ALL))
+    np.testing.assert_allclose(found, llama.logprobs(PROMPT)[-1], atol=1e-4)
+
+
+def test_greedy_tokens_are_llamas(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
+    assert generate(decoder, PROMPT[:20], 30, [3, 8]) == llama.greedy(PROMPT[:20], 30)
+
+
+def test_only_the_samples_are_drawn_in_row_order(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
+    rows = [
+        Row([1, 2], [0], sample=None),
+        Row([3], [1], sample=ALL),
+        Row([4], [2], sample=None),
+        Row([5, 6], [3], sample=ALL),
+    ]
+    result = decoder.launch(step(*rows)).result()
+    for logprobs, ids in zip(result.logprobs, ([3], [5, 6]), strict=True):
+        np.testing.assert_allclose(dense(logprobs), llama.logprobs(ids)[-1], atol=1e-4)
+    assert list(result.token_ids) == [int(llama.logprobs(ids)[-1].argmax()) for ids in ([3], [5, 6])]
+
+
+def test_a_step_without_samples_only_writes_its_keys_and_values(decoder: OpenVinoDecoder) -> None:
+    assert decoder.launch(step(Row(PROMPT[:40], [0, 1], sample=None))).result().token_ids == []
+    found = last(decoder, Row(PROMPT[40:41], [0, 1], 40, sample=ALL))
+    np.testing.assert_allclose(found, last(decoder, Row(PROMPT[:41], [5, 6], sample=ALL)), atol=1e-4)
+
+
+@pytest.mark.parametrize("cuts", [[32], [64], [32, 64], [1], [13, 50]], ids=str)
+def test_chunks_of_a_prompt_give_what_the_whole_gives(decoder: OpenVinoDecoder, cuts: list[int]) -> None:
+    whole = last(decoder, Row(PROMPT, [0, 1, 2], sample=ALL))
+    for begin, end in zip([0, *cuts], [*cuts, len(PROMPT)], strict=True):
+        chunks = last(decoder, Row(PROMPT[begin:end], [9, 7, 8], begin, sample=ALL))
+    np.testing.assert_allclose(chunks, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("kv_cache_precision", [KvCachePrecision.U8, KvCachePrecision.F16])
+def test_a_chunk_that_ends_with_a_block_changes_little(
+    llama: RandomLlama, kv_cache_precision: KvCachePrecision
+) -> None:
+    decoder = load(llama, DecoderConfig(weights=WeightFormat.F32, kv_cache_precision=kv_cache_precision))
+    whole = last(decoder, Row(PROMPT, [0, 1, 2], sample=ALL))
+    assert np.abs(whole - llama.logprobs(PROMPT)[-1]).max() < 0.5
+    decoder.launch(step(Row(PROMPT[:64], [9, 7], sample=None))).result()
+    chunks = last(decoder, Row(PROMPT[64:], [9, 7, 8], 64, sample=ALL))
+    assert np.abs(chunks - whole).max() < 0.2
+
+
+def test_strangers_in_the_batch_change_nothing(decoder: OpenVinoDecoder) -> None:
+    """Prompts and decode steps mixed, with blocks in no order."""
+    for place, ids in enumerate(STRANGERS):
+        decoder.launch(step(Row(ids, [20 + 2 * place, 3 + place], sample=None))).result()
+    alone = last(decoder, Row(PROMPT, [0, 1, 2], sample=ALL))
+    strangers = [
+        Row([9], [20 + 2 * place, 3 + place], len(ids), sample=SamplingParams(seed=place))
+        for place, ids in enumerate(STRANGERS)
+    ]
+    together = last(decoder, *strangers, Row(PROMPT, [15, 9, 12], sample=ALL))
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_rows_may_share_full_blocks(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
+    decoder.launch(step(Row(PROMPT[:32], [6], sample=None))).result()
+    rows = [Row([1, 2], [6, 10], 32, sample=ALL), Row([3], [6, 11], 32, sample=ALL)]
+    result = decoder.launch(step(*rows)).result()
+    for logprobs, ids in zip(result.logprobs, ([1, 2], [3]), strict=True):
+        np.testing.assert_allclose(dense(logprobs), llama.logprobs(PROMPT[:32] + ids)[-1], atol=1e-4)
+
+
+def test_steps_launched_ahead_draw_the_same_tokens(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
+    """Two sequences, the second in the first place from the second step on."""
+    prompts = [PROMPT[:10], PROMPT[20:25]]
+    handle = decoder.launch(step(Row(prompts[0], [0]), Row(prompts[1], [1])))
+    tokens: list[Sequence[int]] = []
+    order = [0, 1]
+    for number in range(6):
+        rows = [
+            Row([in_flight(order.index(which))], [which], len(prompts[which]) + number) for which in (1, 0)
+        ]
+        ahead = decoder.launch(step(*rows))
+        tokens.append([handle.result().token_ids[order.index(which)] for which in (0, 1)])
+        handle, order = ahead, [1, 0]
+    handle.result()
+    for which, prompt in enumerate(prompts):
+        assert [drawn[which] for drawn in tokens] == llama.greedy(prompt, 6)
+
+
+def test_a_step_that_fails_spares_the_next(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
+    nothing = np.zeros(-(-VOCAB_SIZE // 32), np.uint32)
+    poisoned = Sample(0, GREEDY, (), (), allowed=nothing)
+    failing = decoder.launch(replace(step(Row(PROMPT, [0, 1, 2])), samples=[poisoned]))
+    with pytest.raises(ValueError, match="grammar"):
+        decoder.launch(step(Row([in_flight(0)], [0, 1, 2], len(PROMPT))))
+    assert generate(decoder, [1, 2], 3, [3]) == llama.greedy([1, 2], 3)
+    with pytest.raises(ValueError, match="grammar"):
+        failing.result()
+
+
+@pytest.mark.parametrize(
+    ("weights", "correlation"),
+    [
+        (WeightFormat.AUTO, 0.999),
+        (WeightFormat.BF16, 0.999),
+        (WeightFormat.INT8, 0.99),
+        (WeightFormat.INT4, 0.8),  # a random network forgives less than a trained one
+    ],
+)
+def test_other_weight_formats_are_near(llama: RandomLlama, weights: WeightFormat, correlation: float) -> None:
+    found = last(load(llama, DecoderConfig(weights=weights)), Row(PROMPT, [0, 1, 2], sample=ALL))
+    assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > correlation
+
+
+def test_kv_memory_fits_its_budget(llama: RandomLlama) -> None:
+    per_token = 2 * 3 * 2 * 32 * 4  # keys and values, layers, heads, dimensions, bytes
+    config = DecoderConfig(
+        weights=WeightFormat.F32,
+        kv_cache_precision=KvCachePrecision.F32,
+        kv_cache_bytes=32 * per_token * 5 + 1,
+    )
+    spec = load(llama, config).spec
+    assert (spec.num_blocks, spec.block_size) == (5, 32)
+    assert (spec.vocab_size, spec.context_length) == (VOCAB_SIZE, 256)
+    with pytest.raises(StartError, match="one block"):
+        load(llama, DecoderConfig(weights=WeightFormat.F32, kv_cache_bytes=1000))
+    with pytest.raises(StartError, match="at least 1"):
+        DecoderConfig(kv_cache_bytes=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"hidden_act": "gelu"}, "gelu"), ({"rope_scaling": {"rope_type": "llama3"}}, "rotary")],
+)
+def test_unsupported_variants_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelFailed, match=message):
+        load(RandomLlama(**change))
+
+
+def test_another_architecture_is_refused_with_what_is_supported() -> None:
+    llama = RandomLlama()
+    llama.architecture = "MambaForCausalLM"
+    with pytest.raises(ModelFailed, match=r"MambaForCausalLM.*LlamaForCausalLM"):
+        load(llama)
+
+
+def test_loading_reports_its_phases(llama: RandomLlama) -> None:
+    reports: list[tuple[str, float]] = []
+    load_decoder(llama, F32, num_threads=1, on_progress=lambda *report: reports.append(report))
+    assert [phase for phase, _ in reports] == ["building", "compiling", "warming up", "ready"]
+    assert [share for _, share in reports] == sorted(share for _, share in reports)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("weights", [WeightFormat.AUTO, WeightFormat.INT8])
+def test_the_starter_knows_the_capital_of_france(smollm2_path: Path, weights: WeightFormat) -> None:
+    checkpoint = open_checkpoint(smollm2_path)
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    decoder = load_decoder(checkpoint, DecoderConfig(weights=weights), num_threads=2)
+    output = generate(decoder, tokenizer.encode("The capital of France is"), 8, [3])
+    decoder.close()
+    assert "Paris" in tokenizer.decode(output)

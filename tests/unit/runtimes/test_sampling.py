@@ -1,0 +1,198 @@
+"""The sampler against plain definitions in double precision, written for clarity instead of speed."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+from carpool.runtimes.decoder import Sample, SamplingParams
+from carpool.runtimes.sampling import candidates, largest, processed, sample, token_logprobs, uniform
+
+VOCAB_SIZES = st.sampled_from([1, 2, 63, 64, 65, 1500])
+Floats = NDArray[np.float32]
+
+
+@st.composite
+def rows(draw: st.DrawFn, sizes: st.SearchStrategy[int] = VOCAB_SIZES) -> Floats:
+    """Logits, sometimes with many equal ones."""
+    size = draw(sizes)
+    if draw(st.booleans()):
+        return draw(arrays(np.float32, size, elements=st.sampled_from([-2.0, 0.0, 1.5])))
+    return np.random.default_rng(draw(st.integers(0, 1000))).normal(0, 3, size).astype(np.float32)
+
+
+PARAMS = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    top_k=st.sampled_from([0, 1, 5, 80, 1000]),
+    top_p=st.sampled_from([0.05, 0.5, 0.9, 1.0]),
+    min_p=st.sampled_from([0.0, 0.01, 0.3, 1.0]),
+)
+
+
+def naive_distribution(row: Floats, params: SamplingParams) -> dict[int, float]:
+    """Token probabilities after temperature, top_k, top_p, min_p, one after the other."""
+    weights = np.exp((row.astype(np.float64) - row.max()) / params.temperature)
+    tokens = sorted(range(len(row)), key=lambda i: (-row[i], i))
+    if params.top_k:
+        tokens = tokens[: params.top_k]
+    total = math.fsum(weights[i] for i in tokens)
+    kept: list[int] = []
+    mass = 0.0
+    for token in tokens:
+        # A hair's breadth for sums in other orders; the strategies' values do not come closer by chance.
+        if not kept or params.top_p == 1 or mass < params.top_p * total * (1 - 1e-6):
+            kept.append(token)
+            mass += weights[token]
+    kept = [i for i in kept if weights[i] >= params.min_p * weights.max()]
+    total = math.fsum(weights[i] for i in kept)
+    return {i: weights[i] / total for i in kept}
+
+
+@given(rows(), PARAMS)
+@settings(deadline=None, max_examples=300)
+def test_the_candidates_are_those_of_the_definition(row: Floats, params: SamplingParams) -> None:
+    ids, weights = candidates(row, params)
+    tokens = range(len(row)) if ids is None else ids.tolist()
+    total = float(weights.sum(dtype=np.float64))
+    found = {token: float(weight) / total for token, weight in zip(tokens, weights, strict=True)}
+    expected = naive_distribution(row, params)
+    shorter, longer = sorted((set(found), set(expected)), key=len)
+    assert shorter <= longer
+    assert len(longer) - len(shorter) <= 1, "sums in another order may move the nucleus by one token"
+    if shorter == longer:
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@given(rows(), st.sampled_from([0, 1, 3, 64, 600]))
+@settings(deadline=None)
+def test_largest_sorts_the_beginning_stably(row: Floats, count: int) -> None:
+    assert largest(row, count).tolist() == np.argsort(-row, kind="stable")[:count].tolist()
+
+
+def draws(row: Floats, params: SamplingParams, count: int) -> Counter[int]:
+    """Tokens drawn at `count` indices of one stream."""
+    logits = np.tile(row, (count, 1))
+    samples = [Sample(0, params, (), [0] * index) for index in range(count)]
+    return Counter(sample(logits, samples).token_ids)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(seed=5),
+        SamplingParams(seed=6, temperature=0.7),
+        SamplingParams(seed=7, top_k=3),
+        SamplingParams(seed=8, top_p=0.8),
+        SamplingParams(seed=9, min_p=0.1),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_distribution(params: SamplingParams) -> None:
+    row = np.array([0.0, 1.0, -1.0, 2.0, 0.5, -3.0, *[-2.0] * 100], np.float32)
+    counts, expected = draws(row, params, 2000), naive_distribution(row, params)
+    assert set(counts) <= set(expected)
+    chi_square = sum((counts[i] - 2000 * p) ** 2 / (2000 * p) for i, p in expected.items())
+    degrees = len(expected) - 1
+    assert chi_square < degrees + 5 * math.sqrt(2 * degrees)
+
+
+@given(
+    st.lists(st.tuples(rows(st.just(400)), PARAMS), min_size=1, max_size=6),
+    st.integers(0, 2**64),
+)
+@settings(deadline=None, max_examples=50)
+def test_a_draw_does_not_depend_on_its_companions(
+    batch: Sequence[tuple[Floats, SamplingParams]], seed: int
+) -> None:
+    samples = [
+        Sample(i, SamplingParams(params.temperature, params.top_k, params.top_p, seed=seed + i), (), [1] * i)
+        for i, (_, params) in enumerate(batch)
+    ]
+    together = sample(np.stack([row for row, _ in batch]), samples).token_ids
+    alone = [sample(row[None], [each]).token_ids[0] for (row, _), each in zip(batch, samples, strict=True)]
+    assert list(together) == alone
+
+
+def test_greedy_takes_the_first_of_the_highest() -> None:
+    logits = np.array([[1, 3, 3], [5, 0, 5]], np.float32)
+    assert sample(logits, [Sample(0, SamplingParams(temperature=0), (), ())] * 2).token_ids == [1, 0]
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    row = np.array([0.0, 0.1, 0.05], np.float32)
+    assert set(draws(row, SamplingParams(temperature=1e-9), 50)) == {1}
+
+
+def test_penalties_are_those_of_their_papers() -> None:
+    row = np.array([2.0, -2.0, 1.0, 4.0, 0.0], np.float32)
+    params = SamplingParams(repetition_penalty=2, frequency_penalty=0.5, presence_penalty=0.25)
+    found = processed(row, Sample(0, params, [0, 1, 0], [3, 3]))
+    np.testing.assert_allclose(found, [1.0, -4.0, 1.0, 4 / 2 - 2 * 0.5 - 0.25, 0.0])
+    np.testing.assert_array_equal(row, [2, -2, 1, 4, 0])
+
+
+def test_bias_bans_and_grammar() -> None:
+    row = np.zeros(40, np.float32)
+    mask = np.array([0b1011, 0b10000000], np.uint32)  # tokens 0, 1, 3 and 39
+    params = SamplingParams(temperature=0, logit_bias={3: 2.0, 39: 5.0, 7: 100.0})
+    each = Sample(0, params, (), (), banned_ids=[39], allowed=mask)
+    found = processed(row, each)
+    assert np.flatnonzero(np.isfinite(found)).tolist() == [0, 1, 3]
+    assert sample(row[None], [each]).token_ids == [3]
+
+
+def test_bans_yield_where_nothing_else_is_allowed() -> None:
+    mask = np.array([0b100], np.uint32)
+    each = Sample(0, SamplingParams(), (), (), banned_ids=[2], allowed=mask)
+    assert sample(np.zeros((1, 9), np.float32), [each]).token_ids == [2]
+
+
+def test_a_grammar_that_allows_nothing_is_an_error() -> None:
+    each = Sample(0, SamplingParams(), (), (), allowed=np.zeros(1, np.uint32))
+    with pytest.raises(ValueError, match="allows no token"):
+        sample(np.zeros((1, 9), np.float32), [each])
+
+
+@given(rows(), st.sampled_from([0, 1, 5]))
+@settings(deadline=None)
+def test_logprobs_are_those_of_the_unprocessed_logits(row: Floats, top: int) -> None:
+    expected = row - row.max() - np.log(np.exp(row.astype(np.float64) - row.max()).sum())
+    found = token_logprobs(row, len(row) - 1, top)
+    assert found.logprob == pytest.approx(expected[-1], abs=1e-4)
+    assert [token for token, _ in found.top] == np.argsort(-row, kind="stable")[:top].tolist()
+    assert all(logprob == pytest.approx(expected[token], abs=1e-4) for token, logprob in found.top)
+
+
+def test_logprobs_come_only_where_asked_and_before_temperature() -> None:
+    row = np.array([[0.0, 2.0]], np.float32).repeat(2, axis=0)
+    params = SamplingParams(temperature=0, logit_bias={0: 50.0}, top_logprobs=1)
+    result = sample(row, [Sample(0, SamplingParams(), (), ()), Sample(1, params, (), ())])
+    assert result.logprobs[0] is None
+    assert result.token_ids[1] == 0
+    found = result.logprobs[1]
+    assert found is not None
+    assert found.logprob == pytest.approx(-math.log(1 + math.exp(2)), abs=1e-6)
+    [(token_id, logprob)] = found.top
+    assert token_id == 1
+    assert logprob == pytest.approx(-math.log(1 + math.exp(-2)), abs=1e-6)
+
+
+def test_uniform_is_splitmix64() -> None:
+    """The first output of the published generator for state 0 is 0xE220A8397B1DCDAF."""
+    from carpool.runtimes import sampling
+
+    assert sampling._mix(0) == 0xE220A8397B1DCDAF
+    values = np.array([[uniform(seed, index) for index in range(100)] for seed in range(100)])
+    assert len(np.unique(values)) == values.size
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert abs(values.mean() - 0.5) < 0.02
+    assert abs(np.corrcoef(values[:, :-1].ravel(), values[:, 1:].ravel())[0, 1]) < 0.05
+    assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.05
