@@ -1,0 +1,225 @@
+"""The loop that turns requests into tokens."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Self
+
+from carpool.errors import (
+    CarpoolError,
+    Draining,
+    InvalidRequest,
+    ModelFailed,
+    Overloaded,
+    StartError,
+)
+from carpool.inference_engine import (
+    Clock,
+    DeviceGate,
+    EngineConfig,
+    MonotonicClock,
+    Priority,
+    QueueFull,
+    QueueManager,
+)
+from carpool.runtimes.decoder import DecoderRuntime, StepBatch, StepResult
+from carpool.telemetry import Registry
+
+from .config import GenerationConfig
+from .delivery import Delivery, OnStep
+from .metrics import EngineMetrics
+from .request import GenerationRequest, check
+from .scheduler import Scheduler
+from .sequence import Sequence, Status
+from .step import Step
+
+logger = logging.getLogger(__name__)
+
+
+class GenerationEngine:
+    """Continuous batching over one decoder: all on one event loop, except the forward pass, in a thread.
+
+    `on_step` gets all outputs of a step in one call, and those of a cancellation, a missed deadline or a
+    failure when it happens. It is called on the loop and must not block. It never runs inside `submit`.
+
+    An error in a step ends the requests that took part in it, nothing else. An error in the engine itself
+    ends all requests and the engine. `healthy` is False from then on, and after `max_step_failures` failed
+    steps in a row, until one succeeds.
+    """
+
+    def __init__(
+        self,
+        runtime: DecoderRuntime,
+        config: GenerationConfig,
+        gate: DeviceGate,
+        on_step: OnStep,
+        *,
+        name: str,
+        registry: Registry,
+        clock: Clock | None = None,
+    ) -> None:
+        spec = runtime.spec
+        if config.max_num_batched_tokens < config.max_num_seqs + spec.block_size:
+            raise StartError(
+                f"max_num_batched_tokens must be at least max_num_seqs plus a KV block, here "
+                f"{config.max_num_seqs + spec.block_size}, not {config.max_num_batched_tokens}",
+                param="max_num_batched_tokens",
+            )
+        self.name = name
+        self.config = config
+        self.steps = 0
+        """Steps finished or failed."""
+        self._runtime = runtime
+        self._gate = gate
+        self._clock = clock or MonotonicClock()
+        queue_config = EngineConfig(
+            max_batch_size=config.max_num_seqs,
+            max_batch_cost=config.max_num_seqs,  # a task's cost is the steps it takes part in
+            padded=False,
+            max_queue_ms=config.max_queue_ms,
+            max_queue_items=config.max_queue_seqs,
+        )
+        self._queue = QueueManager(queue_config, clock=self._clock)
+        self._scheduler = Scheduler(spec, config, self._queue)
+        self._metrics = EngineMetrics(registry, name, self._scheduler)
+        self._delivery = Delivery(self._scheduler, self._metrics, on_step)
+        self._num_accepted = 0
+        self._failures_in_a_row = 0
+        self._refusal: Callable[[], CarpoolError] | None = None
+        self._stopping = False
+        self._wake = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-step")
+        self._loop: asyncio.Task[None] | None = None
+
+    # Life ----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start serving, on the running event loop."""
+        self._loop = asyncio.create_task(self._run(), name=f"generation {self.name}")
+
+    async def drain(self) -> None:
+        """Refuse new requests, and return when those accepted have ended."""
+        self._refusal = self._refusal or partial(Draining, f"{self.name} is shutting down")
+        await self._delivery.idle.wait()
+
+    async def stop(self) -> None:
+        """End every request with `Draining` and the loop after the step in flight. The runtime stays open."""
+        self._refusal = self._refusal or partial(Draining, f"{self.name} is shutting down")
+        self._delivery.fail_all(self._refusal())
+        self._stopping = True
+        self._wake.set()
+        if self._loop is not None:
+            await self._loop
+        self._thread.shutdown()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether steps succeed."""
+        return self._failures_in_a_row < self.config.max_step_failures
+
+    # Requests ------------------------------------------------------------------------------------------
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Accept a request; its outputs go to `on_step`.
+
+        Raises `ContextLengthExceeded` and `InvalidRequest` for what can never run, `Overloaded` if the queue
+        is full, `Draining` after `drain` and `stop`, `ModelFailed` if the engine is broken.
+        """
+        if self._refusal is not None:
+            raise self._refusal()
+        if request.request_id in self._delivery:
+            raise InvalidRequest(f"request id {request.request_id} is in use")
+        max_tokens = check(request, self._runtime.spec, max_n=self.config.max_num_seqs)
+        self._num_accepted += 1
+        prefix_root = 0 if self.config.prefix_cache else -self._num_accepted
+        sequences = [Sequence(request, i, max_tokens, prefix_root) for i in range(request.n)]
+        try:
+            self._delivery.open(request.request_id, sequences)
+        except QueueFull as error:
+            raise Overloaded(
+                f"{self.name} has too much work waiting", retry_after_s=max(error.retry_after_s, 1.0)
+            ) from error
+        self._wake.set()
+
+    def cancel(self, request_id: int, index: int | None = None) -> None:
+        """End a request, or one of its choices, as `cancelled`; does nothing if it has ended."""
+        self._delivery.cancel(request_id, index)
+
+    # The loop ------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while await self._work():
+                async with self._gate.turn(self.name, weight=self.config.weight, urgency=self._urgency):
+                    step = self._scheduler.schedule()
+                    if step is None:
+                        continue
+                    result = await self._execute(step)
+                if result is not None:
+                    self._delivery.deliver(self._scheduler.postprocess(step, result))
+        except Exception as error:
+            logger.exception("the generation engine of %s is broken", self.name)
+            self._failures_in_a_row = self.config.max_step_failures
+            self._refusal = partial(ModelFailed, f"{self.name} failed: {error}")
+            self._delivery.abandon(self._refusal())
+
+    async def _work(self) -> bool:
+        """Wait for something to do; False once stopped."""
+        if not self._scheduler.has_work:
+            self._scheduler.check_idle()
+            await self._until(lambda: self._scheduler.has_work)
+        if self.config.admission_window_ms and not self._scheduler.running:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.config.admission_window_ms / 1e3):
+                    await self._until(lambda: len(self._queue) >= self.config.max_num_seqs)
+        return not self._stopping
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not (condition() or self._stopping):
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _execute(self, step: Step) -> StepResult | None:
+        """Run a step in the engine's thread; None if it failed, and its requests with it."""
+        started = self._clock.time()
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, step.batch)
+        except Exception:
+            logger.exception("a step of %s failed", self.name)
+            self._failures_in_a_row += 1
+            self._metrics.failed()
+            concerned = [seq.request.request_id for seq, _ in step.rows if seq.status is Status.RUNNING]
+            error = CarpoolError(f"{self.name} failed while it worked on this request")
+            self._delivery.fail(concerned, error)
+            return None
+        finally:
+            self.steps += 1
+        seconds = self._clock.time() - started
+        self._failures_in_a_row = 0
+        self._metrics.finished(step, seconds)
+        cost = self._scheduler.cost(len(step.batch.token_ids) - step.num_decodes, step.num_decodes)
+        self._queue.cost_model.observe(cost, cost, seconds * 1e3)
+        return result
+
+    def _forward(self, batch: StepBatch) -> StepResult:
+        result = self._runtime.launch(batch).result()
+        if not len(result.token_ids) == len(result.logprobs) == len(batch.samples):
+            raise RuntimeError(f"{len(batch.samples)} samples asked for, {len(result.token_ids)} drawn")
+        return result
+
+    def _urgency(self) -> tuple[Priority, float | None]:
+        """The highest priority and the earliest deadline of what the next step may include."""
+        tasks = [seq.task for seq in self._scheduler.running] + [self._queue.peek()]
+        present = [task for task in tasks if task is not None]
+        deadlines = [task.deadline for task in present if task.deadline is not None]
+        return min((task.priority for task in present), default=Priority.IDLE), min(deadlines, default=None)

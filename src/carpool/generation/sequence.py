@@ -1,0 +1,160 @@
+"""One choice of one request on its way through the engine, and what it hands out."""
+
+from array import array
+from dataclasses import replace
+from enum import Enum, StrEnum, auto
+
+import msgspec
+
+from carpool.errors import CarpoolError
+from carpool.inference_engine import InferenceTask
+from carpool.runtimes.decoder import Sample, TokenLogprobs
+
+from .request import GenerationRequest
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    """An end or stop token was drawn."""
+    LENGTH = "length"
+    """`max_tokens`, or what fits the context, is reached."""
+    CANCELLED = "cancelled"
+    ERROR = "error"
+    """`SequenceOutput.error` says which."""
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """Token counts of one sequence. `completion_tokens` are those delivered, so without the stop token."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens whose KV memory was found instead of computed."""
+    completion_tokens: int
+
+
+class SequenceOutput(msgspec.Struct, frozen=True):
+    """What one step gave one sequence. Each has exactly one output with a finish reason, its last."""
+
+    request_id: int
+    index: int
+    """Which of the request's `n` choices."""
+    token_ids: list[int]
+    logprobs: list[TokenLogprobs] | None = None
+    """One per token, where the request asked for them."""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    """Set with the finish reason."""
+    error: CarpoolError | None = None
+    """Set with `FinishReason.ERROR`. All unfinished sequences of a request get it in the same call."""
+
+
+class Status(Enum):
+    """Where a sequence is."""
+
+    WAITING = auto()
+    """In the queue; it owns no KV memory."""
+    RUNNING = auto()
+    FINISHED = auto()
+
+
+class Sequence:
+    """The state of one choice. Tokens are `prompt_ids` and, after them, `output_ids`.
+
+    The scheduler owns `status`, the token lists and the counts; the block manager owns the fields under "KV
+    memory". `num_computed_tokens` tokens from the first are in KV memory; a decoding sequence has one token
+    more than that, one that was just admitted or preempted has many.
+    """
+
+    __slots__ = (
+        "_banned_ids",
+        "_sample",
+        "block_table",
+        "index",
+        "max_tokens",
+        "num_cached_tokens",
+        "num_computed_tokens",
+        "num_preemptions",
+        "num_reserved_blocks",
+        "output_ids",
+        "params",
+        "prefix_ids",
+        "prefix_root",
+        "prompt_ids",
+        "request",
+        "status",
+        "stop_ids",
+        "task",
+        "token_ids",
+    )
+
+    def __init__(self, request: GenerationRequest, index: int, max_tokens: int, prefix_root: int = 0) -> None:
+        self.request = request
+        self.index = index
+        self.max_tokens = max_tokens
+        self.prompt_ids = request.prompt_ids
+        self.stop_ids = request.stop_ids
+        self.params = replace(request.params, seed=request.params.seed + index) if index else request.params
+        self.status = Status.WAITING
+        self.task: InferenceTask | None = None
+        """Its place in the waiting queue, kept while it runs."""
+        self.token_ids: list[int] = list(request.prompt_ids)
+        self.output_ids: list[int] = []
+        self.num_computed_tokens = 0
+        self.num_cached_tokens = 0
+        self.num_preemptions = 0
+
+        # KV memory
+        self.block_table = array("i")
+        """Blocks of its tokens in order, taken as they are needed."""
+        self.num_reserved_blocks = 0
+        """Blocks promised beyond the table."""
+        self.prefix_root = prefix_root
+        """Sequences with the same root may share blocks."""
+        self.prefix_ids: list[int] = []
+        """Names in the prefix cache of its computed full blocks."""
+
+        self._banned_ids = tuple(self.stop_ids) if request.min_tokens else ()
+        self._sample: Sample | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output."""
+        return len(self.token_ids)
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens that are not in KV memory yet; at least 1."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    def sample(self, row: int) -> Sample:
+        """How its next token is drawn from this row; the same object for as long as nothing changes."""
+        if self._banned_ids and len(self.output_ids) >= self.request.min_tokens:
+            self._banned_ids, self._sample = (), None
+        if self._sample is None or self._sample.row != row:
+            self._sample = Sample(row, self.params, self.prompt_ids, self.output_ids, self._banned_ids)
+        return self._sample
+
+    def append(self, token_id: int) -> FinishReason | None:
+        """Take a drawn token; says whether the sequence ends with it. A stop token is not kept."""
+        if token_id in self.stop_ids:
+            return FinishReason.STOP
+        self.token_ids.append(token_id)
+        self.output_ids.append(token_id)
+        return FinishReason.LENGTH if len(self.output_ids) == self.max_tokens else None
+
+    def output(
+        self,
+        token_ids: list[int],
+        logprobs: list[TokenLogprobs] | None = None,
+        finish_reason: FinishReason | None = None,
+        error: CarpoolError | None = None,
+    ) -> SequenceOutput:
+        """These tokens as an output, with the usage if it is the last."""
+        usage = None
+        if finish_reason is not None:
+            usage = Usage(len(self.prompt_ids), self.num_cached_tokens, len(self.output_ids))
+        return SequenceOutput(
+            self.request.request_id, self.index, token_ids, logprobs, finish_reason, usage, error
+        )

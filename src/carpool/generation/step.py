@@ -1,0 +1,50 @@
+"""One engine step: which sequences take part, and the batch that the runtime gets."""
+
+from array import array
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import numpy as np
+
+from carpool.runtimes.decoder import StepBatch
+
+from .sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A scheduled step."""
+
+    rows: Rows[tuple[Sequence, int]]
+    """Each sequence with how many of its uncomputed tokens this step computes."""
+    batch: StepBatch
+    sampled: Rows[Sequence]
+    """The sequences whose last token is computed, in the order of `batch.samples`."""
+    num_decodes: int
+    """Rows that continue an output; the others work on prompts."""
+
+
+def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
+    """Lay the sequences' next tokens and block tables out as the arrays of a `StepBatch`."""
+    past_lens = [seq.num_computed_tokens for seq, _ in rows]
+    ends = [past + count for past, (_, count) in zip(past_lens, rows, strict=True)]
+    tokens = chain.from_iterable(
+        seq.token_ids[past:end] for (seq, _), past, end in zip(rows, past_lens, ends, strict=True)
+    )
+    block_indices = array("i")
+    for seq, _ in rows:
+        block_indices.extend(seq.block_table)
+    sampled = [(row, seq) for row, (seq, _) in enumerate(rows) if ends[row] == len(seq.token_ids)]
+    batch = StepBatch(
+        token_ids=np.fromiter(tokens, np.int64),
+        past_lens=np.array(past_lens, np.int32),
+        subsequence_begins=np.fromiter(accumulate((count for _, count in rows), initial=0), np.int32),
+        block_indices=np.frombuffer(block_indices, np.int32),
+        block_indices_begins=np.fromiter(
+            accumulate((len(seq.block_table) for seq, _ in rows), initial=0), np.int32
+        ),
+        samples=[seq.sample(row) for row, seq in sampled],
+    )
+    num_decodes = sum(bool(seq.output_ids) and count == 1 for seq, count in rows)
+    return Step(rows, batch, [seq for _, seq in sampled], num_decodes)
