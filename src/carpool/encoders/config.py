@@ -1,0 +1,45 @@
+"""The knobs of one encoder."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from carpool.errors import StartError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """Precision, and bounds of batches and queue. Raises `StartError` for a value out of range."""
+
+    precision: Literal["f32", "bf16"] | None = None
+    """What the forward pass computes in; None: bf16 where the CPU has it, else f32."""
+
+    max_batch_size: int = 32
+    """Inputs per batch (`MAX_BATCH_SIZE`)."""
+
+    max_batch_tokens: int = 2048
+    """Tokens per batch, padding included. One input may have more."""
+
+    batch_wait_ms: float = 0.0
+    """`BATCH_WAIT_MS`: how long a batch waits for company, in ms. 0: an idle model starts at once."""
+
+    max_queue_ms: float = 120_000.0
+    """Refuse an input that would wait longer than this by the fitted cost model, in ms of predicted work."""
+
+    weight: float = 1.0
+    """This model's share of the device under the gate's `wfq` policy, relative to the other models'."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in (None, "f32", "bf16"):
+            raise StartError(f"precision must be f32 or bf16, not {self.precision!r}", param="precision")
+        for name in ("max_batch_size", "max_batch_tokens"):
+            if getattr(self, name) < 1:
+                raise StartError(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
+        for name in ("max_queue_ms", "weight"):
+            if not getattr(self, name) > 0:
+                raise StartError(f"{name} must be above 0, not {getattr(self, name)}", param=name)
+        if not 0 <= self.batch_wait_ms < math.inf:
+            raise StartError(
+                f"batch_wait_ms must be finite and not negative, not {self.batch_wait_ms}",
+                param="batch_wait_ms",
+            )

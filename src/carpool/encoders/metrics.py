@@ -1,0 +1,35 @@
+"""What an embedder tells the telemetry registry."""
+
+from carpool.inference_engine import BatchEvent
+from carpool.telemetry import SIZE_BUCKETS, Registry
+
+
+class EncoderMetrics:
+    """The instruments of the encoders; an instance has the label `model`."""
+
+    def __init__(self, registry: Registry, model: str) -> None:
+        self._model = model
+        self._batch_size = registry.histogram(
+            "carpool_encoder_batch_size", "Inputs that were computed together.", SIZE_BUCKETS
+        )
+        self._seconds = registry.histogram("carpool_encoder_batch_seconds", "Duration of one batch.")
+        self._batches = registry.counter(
+            "carpool_encoder_batches_total", "Batches, by the reason why each left (`release`)."
+        )
+        self._failures = registry.counter("carpool_encoder_failures_total", "Batches that failed.")
+        self._tokens = registry.counter("carpool_encoder_tokens_total", "Tokens computed, without padding.")
+        self._padding = registry.counter("carpool_encoder_padding_tokens_total", "Padding tokens computed.")
+        self._waiting = registry.gauge("carpool_encoder_inputs_waiting", "Inputs that wait for a batch.")
+
+    def finished(self, event: BatchEvent, waiting: int) -> None:
+        """Record a batch; `waiting` is the length of the queue it left."""
+        self._waiting.set(waiting, model=self._model)
+        self._batches.add(model=self._model, release=event.release)
+        if event.failed:
+            self._failures.add(model=self._model)
+            return
+        padding = event.cost * event.padding_share
+        self._batch_size.observe(event.items, model=self._model)
+        self._seconds.observe(event.run_ms / 1e3, model=self._model)
+        self._tokens.add(round(event.cost - padding), model=self._model)
+        self._padding.add(round(padding), model=self._model)

@@ -1,0 +1,46 @@
+"""An encoder runtime without a model: a test sees its batches and holds it at will."""
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carpool.runtimes.encoder import EncoderSpec
+
+POISON = 30_000
+"""A batch that holds this token id fails."""
+
+
+class RecordingEncoder:
+    """Implements `EncoderRuntime`: a sequence's vector is (its length, its first id, the sum of its ids)."""
+
+    def __init__(self, max_tokens: int = 256) -> None:
+        self.spec = EncoderSpec(dimensions=3, max_tokens=max_tokens)
+        self.batches: list[list[list[int]]] = []
+        self.entered = threading.Semaphore(0)
+        """Released once for every batch that reached the device."""
+        self._free = threading.Event()
+        self._free.set()
+
+    def hold(self) -> None:
+        """Let batches wait on the device until `release`."""
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def encode(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        self.batches.append([list(ids) for ids in batch])
+        self.entered.release()
+        self._free.wait()
+        if any(POISON in ids for ids in batch):
+            raise RuntimeError("poisoned")
+        return np.array([vector(ids) for ids in batch], np.float32)
+
+    def close(self) -> None:
+        self.release()
+
+
+def vector(ids: Sequence[int]) -> list[int]:
+    return [len(ids), ids[0], sum(ids)]
