@@ -1,0 +1,5 @@
+"""`python -m carpool.worker`: the worker process."""
+
+from carpool.worker.main import main
+
+main()

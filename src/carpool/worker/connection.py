@@ -1,0 +1,161 @@
+"""The client's side of one worker life: calls sent, and who waits for their answers."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from carpool.errors import CarpoolError, from_code
+from carpool.worker import protocol
+from carpool.worker.framing import FramingError, read_frames
+from carpool.worker.generation import Generation
+from carpool.worker.process import Life
+
+_log = logging.getLogger(__name__)
+
+_LAST_WORDS_S = 1.0
+"""How long the stream of a dead worker may stay open: a process that it started may hold its end."""
+
+News = protocol.Hello | protocol.Progress | protocol.Stats
+
+
+class Connection:
+    """Sends calls to a worker and routes what comes back.
+
+    An id is in one of the two tables from its call until its terminal message, its cancellation or the end
+    of the connection; what comes for any other id is late and dropped. `on_news` gets the messages that
+    belong to no call.
+    """
+
+    def __init__(self, life: Life, on_news: Callable[[News], None]) -> None:
+        self._life = life
+        self._on_news = on_news
+        self._generations: dict[int, Generation] = {}
+        self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._refusal: Callable[[], CarpoolError] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def open_calls(self) -> int:
+        """Calls without their terminal message."""
+        return len(self._generations) + len(self._futures)
+
+    async def idle(self) -> None:
+        """Wait until no call is open."""
+        await self._idle.wait()
+
+    async def call(self, message: protocol.Load | protocol.Unload | protocol.Set | protocol.Embed) -> Any:
+        """Send a call and return its terminal message. Raises the `CarpoolError` it ended with.
+
+        Cancelling it cancels the call.
+        """
+        self._check()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._futures[message.id] = future
+        self._idle.clear()
+        try:
+            await self._life.writer.send(message)
+            answer = await future
+        except BaseException:
+            self.cancel(message.id)
+            raise
+        if isinstance(answer, CarpoolError):
+            raise answer
+        return answer
+
+    async def generate(self, message: protocol.Generate, generation: Generation) -> None:
+        """Send a generation and wait until it is accepted. Raises and is cancelled as `call`."""
+        self._check()
+        self._generations[message.id] = generation
+        self._idle.clear()
+        try:
+            await self._life.writer.send(message)
+            await generation.accepted()
+        except BaseException:
+            self.cancel(message.id)
+            raise
+
+    def cancel(self, call_id: int) -> None:
+        """Take a call back; does nothing if it has ended."""
+        if self._close(call_id) and self._refusal is None:
+            self._life.writer.write(protocol.Cancel(call_id))
+
+    async def serve(self) -> None:
+        """Route messages until the worker is gone or its stream turns out to be garbage."""
+        reading = asyncio.create_task(self._read())
+        waiting = asyncio.create_task(self._life.wait())
+        try:
+            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():  # what it sent before its end is still read
+                await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            waiting.cancel()
+
+    async def _read(self) -> None:
+        decoder = msgspec.msgpack.Decoder(protocol.FromWorker)
+        try:
+            async for message in read_frames(self._life.reader, decoder):
+                self._route(message)
+        except FramingError as error:
+            _log.error("the worker's stream is broken: %s", error)
+
+    def end(self, refusal: Callable[[], CarpoolError]) -> None:
+        """End every open call with an error of this kind, and refuse new ones with it."""
+        self._refusal = refusal
+        for call_id in [*self._generations, *self._futures]:
+            self._fail(call_id, refusal())
+
+    def _check(self) -> None:
+        if self._refusal is not None:
+            raise self._refusal()
+
+    def _route(self, message: protocol.FromWorker) -> None:
+        match message:
+            case protocol.Step(entries=entries):
+                for entry in entries:
+                    self._feed(entry)
+            case protocol.Accepted(id=call_id, prompt_tokens=prompt_tokens):
+                if call_id in self._generations:
+                    self._generations[call_id].accept(prompt_tokens)
+            case protocol.Result(id=call_id) | protocol.Loaded(id=call_id) | protocol.Done(id=call_id):
+                self._answer(call_id, message)
+            case protocol.Error(id=call_id, code=code, message=text, param=param):
+                self._fail(call_id, from_code(code, text, param=param, retry_after_s=message.retry_after_s))
+            case _:
+                self._on_news(message)
+
+    def _feed(self, entry: protocol.StepEntry) -> None:
+        generation = self._generations.get(entry.id)
+        if generation is None:
+            return
+        if generation.feed(entry):
+            self._life.writer.write(protocol.Cancel(entry.id, entry.index))
+        if generation.ended_at_worker:
+            self._close(entry.id)
+
+    def _fail(self, call_id: int, error: CarpoolError) -> None:
+        generation = self._generations.get(call_id)
+        if generation is None:
+            self._answer(call_id, error)
+        else:
+            generation.fail(error)
+            self._close(call_id)
+
+    def _answer(self, call_id: int, answer: Any) -> None:
+        future = self._futures.get(call_id)
+        if future is not None and not future.done():
+            future.set_result(answer)  # an error too: nobody may be left to retrieve an exception
+        self._close(call_id)
+
+    def _close(self, call_id: int) -> bool:
+        """Drop a call from its table; whether it was there."""
+        found = self._generations.pop(call_id, None) or self._futures.pop(call_id, None)
+        if not self.open_calls:
+            self._idle.set()
+        return found is not None

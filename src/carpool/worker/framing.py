@@ -1,0 +1,77 @@
+"""Messages on a byte stream: a 4-byte little-endian length, then one msgpack-encoded message. No pickle."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import msgspec
+
+from carpool.errors import PayloadTooLarge
+
+MAX_FRAME_BYTES = 256 * 1024 * 1024
+"""A longer frame is refused on both sides: the sender does not send it, the receiver gives the stream up."""
+READ_BUFFER_BYTES = 256 * 1024
+"""For the `limit` of the stream readers: how much is read ahead of the frame in work."""
+_LENGTH_BYTES = 4
+
+Message = TypeVar("Message")
+
+
+class FramingError(Exception):
+    """What came is not a frame of this protocol; nothing after it on the stream can be trusted."""
+
+
+async def read_frames(
+    reader: asyncio.StreamReader, decoder: "msgspec.msgpack.Decoder[Message]"
+) -> AsyncIterator[Message]:
+    """Yield messages until the stream ends between two frames.
+
+    Raises `FramingError` for a stream that ends within a frame, a frame over `MAX_FRAME_BYTES` and bytes that
+    the decoder does not know. Buffers in a message are views of its frame, not copies.
+    """
+    while True:
+        try:
+            size = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "little")
+            if size > MAX_FRAME_BYTES:
+                raise FramingError(f"a frame of {size} bytes was announced, {MAX_FRAME_BYTES} are allowed")
+            frame = await reader.readexactly(size)
+        except asyncio.IncompleteReadError as error:
+            if not error.partial and error.expected == _LENGTH_BYTES:
+                return
+            raise FramingError("the stream ended within a frame") from error
+        except ConnectionError:
+            return  # the other side was killed: for the reader the same as its end
+        try:
+            message = decoder.decode(frame)
+        except msgspec.DecodeError as error:
+            raise FramingError(f"not a message of this protocol: {error}") from error
+        yield message
+
+
+class FrameWriter:
+    """Encodes messages onto a stream; after the other side is gone they are dropped."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._encoder = msgspec.msgpack.Encoder()
+
+    def write(self, message: Any) -> None:
+        """Buffer a message for sending. Raises `PayloadTooLarge` for one over the bound, unsent."""
+        frame = self._encoder.encode(message)
+        if len(frame) > MAX_FRAME_BYTES:
+            raise PayloadTooLarge(
+                f"This takes a message of {len(frame)} bytes; {MAX_FRAME_BYTES} are allowed."
+            )
+        if not self._writer.is_closing():
+            self._writer.writelines((len(frame).to_bytes(_LENGTH_BYTES, "little"), frame))
+
+    async def send(self, message: Any) -> None:
+        """`write`, then wait while the other side is far behind."""
+        self.write(message)
+        with contextlib.suppress(ConnectionError):  # the reader of this connection sees its end
+            await self._writer.drain()
+
+    def close(self) -> None:
+        """Send what is buffered, then end the stream."""
+        self._writer.close()

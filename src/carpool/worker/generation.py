@@ -1,0 +1,151 @@
+"""A generation on the gateway's side: token ids come in by step, text goes out, stop strings end it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from carpool.errors import CarpoolError
+from carpool.models.detokenizer import IncrementalDetokenizer
+from carpool.models.stop import StopChecker
+from carpool.models.tokenizer import Tokenizer
+from carpool.worker.protocol import StepEntry
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A drawn token with its natural log-probability and the likeliest alternatives'."""
+
+    token_id: int
+    text: str
+    bytes_: bytes
+    logprob: float
+    top: list[tuple[int, str, bytes, float]]
+    """(token id, text, bytes, logprob), likeliest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step added to one choice. `text` is empty while bytes or a possible stop string are held."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[TokenLogprob] | None
+    finish_reason: str | None
+    """`stop` or `length` in the choice's last delta."""
+    cached_tokens: int
+    """Prompt tokens that came from the prefix cache; known in the last delta."""
+
+
+class _Choice:
+    """One of a generation's `n` texts in the making."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
+        self.detokenizer = IncrementalDetokenizer(tokenizer)
+        self.checker = StopChecker(stop)
+        self.finished = False
+
+
+class Generation:
+    """An accepted generation. Iterate it for the deltas of all its choices, by one task.
+
+    Iteration raises the `CarpoolError` the generation ended with, and stops after the last choice. Whoever
+    leaves it earlier calls `aclose`, which frees its place at the model.
+    """
+
+    prompt_tokens: int
+    """Length of the prompt as the model sees it."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, n: int, stop: Sequence[str], on_close: Callable[[], None]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._choices = [_Choice(tokenizer, stop) for _ in range(n)]
+        self._unfinished = n
+        self._running_at_worker = n
+        self._on_close = on_close
+        self._accepted = False
+        self._deltas: deque[Delta] = deque()
+        self._news = asyncio.Event()
+        self._error: CarpoolError | None = None
+
+    async def accepted(self) -> None:
+        """Wait until the worker accepted it. Raises the `CarpoolError` it was refused with."""
+        while not self._accepted:
+            await self._wait()
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        return self
+
+    async def __anext__(self) -> Delta:
+        while not self._deltas:
+            if not self._unfinished:
+                raise StopAsyncIteration
+            await self._wait()
+        return self._deltas.popleft()
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._news.clear()
+        await self._news.wait()
+
+    async def aclose(self) -> None:
+        """Cancel what still runs and drop what was not read; nothing happens the second time."""
+        self._deltas.clear()
+        self._unfinished = 0
+        self._news.set()
+        self._on_close()
+
+    # The rest is called by the connection that receives for it.
+
+    @property
+    def ended_at_worker(self) -> bool:
+        """Whether the worker sent the last of every choice."""
+        return not self._running_at_worker
+
+    def accept(self, prompt_tokens: int) -> None:
+        """The worker accepted it."""
+        self.prompt_tokens = prompt_tokens
+        self._accepted = True
+        self._news.set()
+
+    def fail(self, error: CarpoolError) -> None:
+        """It ended with an error; what came before stays readable."""
+        self._error = error
+        self._news.set()
+
+    def feed(self, entry: StepEntry) -> bool:
+        """Take what one step gave to one choice; whether the worker should stop that choice."""
+        choice = self._choices[entry.index]
+        ended_at_worker = entry.finish_reason is not None
+        if ended_at_worker:
+            self._running_at_worker -= 1
+        if choice.finished:
+            return False  # a stop string matched while the worker was ahead
+        text, matched = choice.checker.push(choice.detokenizer.push(entry.token_ids))
+        if matched is None and ended_at_worker:
+            rest, matched = choice.checker.push(choice.detokenizer.flush())
+            text += rest + choice.checker.flush()
+        finish_reason = entry.finish_reason if matched is None else "stop"
+        if finish_reason is not None:
+            choice.finished = True
+            self._unfinished -= 1
+        logprobs = None if entry.logprobs is None else list(self._with_text(entry.token_ids, entry.logprobs))
+        self._deltas.append(
+            Delta(entry.index, text, entry.token_ids, logprobs, finish_reason, entry.cached_tokens)
+        )
+        self._news.set()
+        return choice.finished and not ended_at_worker
+
+    def _with_text(
+        self, token_ids: list[int], logprobs: Iterable[tuple[float, list[tuple[int, float]]]]
+    ) -> Iterable[TokenLogprob]:
+        for token_id, (logprob, top) in zip(token_ids, logprobs, strict=True):
+            likeliest = [(other_id, *self._text(other_id), other) for other_id, other in top]
+            yield TokenLogprob(token_id, *self._text(token_id), logprob, likeliest)
+
+    def _text(self, token_id: int) -> tuple[str, bytes]:
+        data = self._tokenizer.token_bytes[token_id]
+        return data.decode("utf-8", "replace"), data

@@ -1,0 +1,131 @@
+"""A hosted language model: text in, through the template and the tokenizer, to the generation engine."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import fields
+
+from carpool.errors import InvalidRequest
+from carpool.generation import GenerationConfig, GenerationEngine, GenerationRequest, SequenceOutput
+from carpool.inference_engine import Priority
+from carpool.models.chat_template import ChatTemplate
+from carpool.models.sampling_defaults import SamplingDefaults
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.decoder import DecoderRuntime, SamplingParams
+from carpool.worker.errors import as_error
+from carpool.worker.host import Surroundings
+from carpool.worker.hosted import Description
+from carpool.worker.protocol import Generate, Step, StepEntry
+
+
+class LanguageModel:
+    """A decoder with its engine, started on the running event loop. It owns the runtime from now on."""
+
+    def __init__(
+        self,
+        name: str,
+        runtime: DecoderRuntime,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        defaults: SamplingDefaults,
+        config: GenerationConfig,
+        surroundings: Surroundings,
+        description: Description,
+    ) -> None:
+        self.description = description
+        self._name = name
+        self._runtime = runtime
+        self._tokenizer = tokenizer
+        self._template = template
+        self._defaults = defaults
+        self._emit = surroundings.emit
+        self._engine = GenerationEngine(
+            runtime, config, surroundings.gate, self._on_step, name=name, registry=surroundings.registry
+        )
+        self._engine.start()
+
+    @property
+    def steps(self) -> int:
+        """Steps of the engine."""
+        return self._engine.steps
+
+    async def generate(self, request: Generate, accept: Callable[[int], None]) -> None:
+        """Render and tokenise in a thread, then hand over to the engine; see `GeneratingModel`."""
+        deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
+        prompt_ids = await asyncio.to_thread(self._prompt_ids, request)
+        self._engine.submit(
+            GenerationRequest(
+                request_id=request.id,
+                prompt_ids=prompt_ids,
+                params=_sampling_params(request, self._defaults),
+                max_tokens=request.max_tokens,
+                min_tokens=request.min_tokens,
+                end_token_ids=self._tokenizer.end_ids,
+                ignore_eos=request.ignore_eos,
+                stop_token_ids=frozenset(request.stop_token_ids),
+                n=request.n,
+                priority=Priority(request.priority),
+                tenant=request.tenant,
+                deadline=deadline,
+            )
+        )
+        accept(len(prompt_ids))
+
+    def cancel(self, request_id: int, index: int | None) -> None:
+        """See `GeneratingModel`."""
+        self._engine.cancel(request_id, index)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then free the device."""
+        await self._engine.drain()
+        await self._engine.stop()
+        await asyncio.to_thread(self._runtime.close)
+
+    def _prompt_ids(self, request: Generate) -> list[int]:
+        match request:
+            case Generate(messages=list(messages), prompt=None, prompt_ids=None):
+                text = self._template.render(messages, request.tools)
+                return self._tokenizer.encode(text, add_special_tokens=self._template.is_fallback)
+            case Generate(messages=None, prompt=str(prompt), prompt_ids=None):
+                return self._tokenizer.encode(prompt)
+            case Generate(messages=None, prompt=None, prompt_ids=list(prompt_ids)):
+                return prompt_ids
+        raise InvalidRequest("Exactly one of messages, a prompt and prompt ids is needed.")
+
+    def _on_step(self, outputs: list[SequenceOutput]) -> None:
+        entries = [_entry(output) for output in outputs if output.error is None]
+        if entries:
+            self._emit(Step(self._name, entries))
+        # The choices of a request fail together, with one error for all.
+        for request_id, error in {o.request_id: o.error for o in outputs if o.error is not None}.items():
+            self._emit(as_error(request_id, error))
+
+
+def _entry(output: SequenceOutput) -> StepEntry:
+    logprobs = output.logprobs
+    return StepEntry(
+        output.request_id,
+        output.index,
+        output.token_ids,
+        None if logprobs is None else [(each.logprob, list(each.top)) for each in logprobs],
+        output.finish_reason,
+        output.usage.cached_tokens if output.usage else 0,
+    )
+
+
+def _sampling_params(request: Generate, defaults: SamplingDefaults) -> SamplingParams:
+    chosen = {
+        field.name: getattr(defaults, field.name)
+        if (given := getattr(request, field.name)) is None
+        else given
+        for field in fields(defaults)
+    }
+    return SamplingParams(
+        **chosen,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        logit_bias=request.logit_bias,
+        seed=secrets.randbits(32) if request.seed is None else request.seed,
+        top_logprobs=request.top_logprobs,
+    )

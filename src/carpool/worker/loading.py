@@ -1,0 +1,178 @@
+"""From a `Load` message to a running model: fetch, read, build, compile."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import msgspec
+
+from carpool.encoders import Embedder, EncoderConfig, SentenceTransformersConfig
+from carpool.errors import ModelFailed
+from carpool.generation import GenerationConfig
+from carpool.models.chat_template import ChatTemplate, read_chat_template
+from carpool.models.checkpoint import Checkpoint
+from carpool.models.detokenizer import IncrementalDetokenizer
+from carpool.models.open import open_checkpoint
+from carpool.models.reference import ModelReference
+from carpool.models.sampling_defaults import sampling_defaults
+from carpool.models.source import fetch
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.openvino.config import DecoderConfig
+from carpool.runtimes.openvino.decoder import load_decoder
+from carpool.runtimes.openvino.encoder import OpenVinoEncoder
+from carpool.worker.embedding_model import Encoder
+from carpool.worker.host import Surroundings
+from carpool.worker.hosted import Description, HostedModel
+from carpool.worker.language_model import LanguageModel
+from carpool.worker.progress import ProgressReporter
+from carpool.worker.protocol import Load
+
+_CONVERTING = threading.Lock()
+"""msgspec 0.22 crashes when two threads are the first to convert to the same dataclass."""
+
+Config = TypeVar("Config")
+Start = Callable[[], HostedModel]
+"""What is left to do on the event loop."""
+
+
+async def load_model(load: Load, surroundings: Surroundings) -> HostedModel:
+    """Load a model and start its engine on the running event loop; the slow parts run in a thread.
+
+    Raises `ModelFailed` or `StartError` with one sentence for files or options that do not fit.
+    """
+    reporter = ProgressReporter(load.model, surroundings.on_progress)
+    # A thread of its own, so that loads never keep the requests of other models from being tokenised.
+    thread = ThreadPoolExecutor(1, thread_name_prefix=f"load {load.model}")
+    try:
+        start = await asyncio.get_running_loop().run_in_executor(
+            thread, _prepare, load, surroundings, reporter
+        )
+    finally:
+        thread.shutdown(wait=False)
+    return start()
+
+
+def _prepare(load: Load, surroundings: Surroundings, reporter: ProgressReporter) -> Start:
+    reporter.phase("fetching")
+    reference = ModelReference.parse(load.reference)
+    path = fetch(reference, surroundings.config.model_dir, reporter.fetched)
+    reporter.phase("reading")
+    checkpoint = open_checkpoint(path)
+    tokenizer = Tokenizer.from_checkpoint(checkpoint)
+    prepare = _prepare_decoder if checkpoint.architecture.endswith("ForCausalLM") else _prepare_encoder
+    return prepare(load, surroundings, reporter, checkpoint, tokenizer)
+
+
+def _prepare_decoder(
+    load: Load,
+    surroundings: Surroundings,
+    reporter: ProgressReporter,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+) -> Start:
+    settings = surroundings.config
+    values: dict[str, Any] = {}
+    if settings.max_batch_size is not None:
+        # Twice the sequences, where that is more than the default, leaves prompts half of each step.
+        step_tokens = max(GenerationConfig().max_num_batched_tokens, 2 * settings.max_batch_size)
+        values |= {"max_num_seqs": settings.max_batch_size, "max_num_batched_tokens": step_tokens}
+    if settings.batch_wait_ms is not None:
+        values |= {"admission_window_ms": settings.batch_wait_ms}
+    values |= load.options
+    _refuse_unknown(values, DecoderConfig, GenerationConfig)
+    config, generation_config = _configured(DecoderConfig, values), _configured(GenerationConfig, values)
+    defaults = sampling_defaults(ModelReference.parse(load.reference), checkpoint)
+    template = ChatTemplate(read_chat_template(checkpoint), tokenizer)
+    IncrementalDetokenizer(tokenizer)  # a tokenizer that it refuses is refused now, not at the first request
+    runtime = load_decoder(
+        checkpoint,
+        config,
+        num_threads=settings.threads,
+        on_progress=lambda phase, _: reporter.phase(phase),
+    )
+    spec = runtime.spec
+    description = Description(
+        task="generate",
+        context_length=min(spec.context_length, spec.num_blocks * spec.block_size),
+        tokenizer=tokenizer.to_json(),
+        details={
+            "architecture": checkpoint.architecture,
+            "weights": config.weights.value,
+            "kv_blocks": spec.num_blocks,
+            "kv_block_tokens": spec.block_size,
+            "chat_template": "fallback" if template.is_fallback else "own",
+            **asdict(defaults),
+        },
+    )
+    return lambda: LanguageModel(
+        load.model, runtime, tokenizer, template, defaults, generation_config, surroundings, description
+    )
+
+
+def _prepare_encoder(
+    load: Load,
+    surroundings: Surroundings,
+    reporter: ProgressReporter,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+) -> Start:
+    settings = surroundings.config
+    values: dict[str, Any] = {}
+    if settings.max_batch_size is not None:
+        values |= {"max_batch_size": settings.max_batch_size}
+    if settings.batch_wait_ms is not None:
+        values |= {"batch_wait_ms": settings.batch_wait_ms}
+    values |= load.options
+    _refuse_unknown(values, EncoderConfig)
+    config = _configured(EncoderConfig, values)
+    directory = SentenceTransformersConfig.read(checkpoint.path)
+    reporter.phase("compiling")
+    runtime = OpenVinoEncoder(
+        checkpoint,
+        directory.pooling,
+        num_threads=settings.threads,
+        max_tokens=directory.max_tokens,
+        precision=config.precision,
+    )
+    description = Description(
+        task="embed",
+        context_length=runtime.spec.max_tokens,
+        dimensions=runtime.spec.dimensions,
+        details={"architecture": checkpoint.architecture, "pooling": directory.pooling.mode.value},
+    )
+
+    def start() -> HostedModel:
+        embedder = Embedder(
+            runtime,
+            tokenizer,
+            config,
+            name=load.model,
+            gate=surroundings.gate,
+            registry=surroundings.registry,
+            prompt=directory.default_prompt,
+            lower_case=directory.lower_case,
+        )
+        return Encoder(runtime, embedder, description)
+
+    return start
+
+
+def _refuse_unknown(values: Mapping[str, Any], *kinds: type) -> None:
+    known = {name for kind in kinds for name in inspect.signature(kind).parameters}
+    for name in values:
+        if name not in known:
+            raise ModelFailed(f"there is no option {name}; there are {', '.join(sorted(known))}")
+
+
+def _configured(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A floor's config from those of the values that are its own."""
+    own = {name: values[name] for name in inspect.signature(kind).parameters if name in values}
+    try:
+        with _CONVERTING:
+            return msgspec.convert(own, kind)
+    except msgspec.ValidationError as error:
+        raise ModelFailed(f"an option does not fit: {error}") from error

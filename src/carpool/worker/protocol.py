@@ -1,0 +1,205 @@
+"""What the gateway and a worker process say to each other: one tagged msgspec struct per frame (`framing`).
+
+Every message with an `id` but `Cancel` is a call, and every call has exactly one end: `Loaded`, `Done`,
+`Result`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the `n` choices.
+
+    gateway → worker   Load  Unload  Set  Generate  Embed  Cancel
+    worker → gateway   Hello  Progress  Loaded  Done  Accepted  Step  Result  Error  Stats
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from carpool.telemetry import Metric
+
+CANCELLED = "cancelled"
+"""The finish reason, or the error code, of what ended because of a `Cancel`."""
+
+
+class Load(msgspec.Struct, tag="load", frozen=True):
+    """Fetch, build and compile a model. Answered by `Progress` and then `Loaded` or `Error` with `id`."""
+
+    id: int
+    model: str
+    """The name requests use."""
+    reference: str
+    """Where the files come from, in the form of `models.reference`."""
+    options: dict[str, Any] = {}
+    """Per-model settings, checked by the worker against its own config types."""
+
+
+class Unload(msgspec.Struct, tag="unload", frozen=True):
+    """Finish what runs on a model, then free it. Answered by `Done`."""
+
+    id: int
+    model: str
+
+
+class Generate(msgspec.Struct, tag="generate", frozen=True, omit_defaults=True):
+    """Generate text. Exactly one of `messages`, `prompt` and `prompt_ids` is given."""
+
+    id: int
+    model: str
+    messages: list[dict[str, Any]] | None = None
+    """A chat, rendered with the model's own template."""
+    tools: list[dict[str, Any]] | None = None
+    prompt: str | None = None
+    prompt_ids: list[int] | None = None
+    max_tokens: int | None = None
+    """None: as many as fit the context."""
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: list[int] = []
+    n: int = 1
+    temperature: float | None = None
+    """None, here and in the next four: as the model's authors recommend."""
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int | None = None
+    top_logprobs: int | None = None
+    """None: no logprobs."""
+    priority: int = 1
+    """An `inference_engine.Priority`."""
+    tenant: str = "local"
+    timeout_s: float | None = None
+
+
+class Embed(msgspec.Struct, tag="embed", frozen=True, omit_defaults=True):
+    """Embed texts or token-id sequences."""
+
+    id: int
+    model: str
+    inputs: Sequence[str | list[int]]
+    truncate: bool = False
+    priority: int = 1
+    tenant: str = "local"
+    timeout_s: float | None = None
+
+
+class Cancel(msgspec.Struct, tag="cancel", frozen=True):
+    """Stop a `Generate`, or one of its choices, or an `Embed`. What already ended is left as it is.
+
+    A stopped choice ends with a `Step` entry and the finish reason `cancelled`; a request that was not
+    accepted yet, and an `Embed`, with an `Error` and the code `cancelled`.
+    """
+
+    id: int
+    index: int | None = None
+    """One choice; None: all of them."""
+
+
+class Set(msgspec.Struct, tag="set", frozen=True):
+    """Change a setting of the running worker: `gate_policy`. Answered by `Done`."""
+
+    id: int
+    key: str
+    value: str | int | float
+
+
+class Hello(msgspec.Struct, tag="hello", frozen=True):
+    """The worker is up. `epoch` differs between two lives of a worker."""
+
+    epoch: str
+    device: str
+
+
+class Progress(msgspec.Struct, tag="progress", frozen=True):
+    """How far a `Load` is."""
+
+    model: str
+    phase: str
+    """`fetching`, `reading`, `building` or `compiling`."""
+    percent: float
+    """Of the whole load, 0 to 100."""
+    done_bytes: int = 0
+    """Of the download."""
+    total_bytes: int = 0
+    """0 where it is not known."""
+
+
+class Loaded(msgspec.Struct, tag="loaded", frozen=True):
+    """A model is ready."""
+
+    id: int
+    model: str
+    task: str
+    """`generate` or `embed`."""
+    context_length: int
+    """Most tokens of one request."""
+    details: dict[str, Any]
+    """For people: architecture, precision, sizes; `chat_template: fallback` where the model has none."""
+    tokenizer: str | None = None
+    """The tokenizer as JSON, for turning ids into text on the gateway's side."""
+    dimensions: int | None = None
+
+
+class Done(msgspec.Struct, tag="done", frozen=True):
+    """An `Unload` or `Set` is carried out."""
+
+    id: int
+
+
+class Accepted(msgspec.Struct, tag="accepted", frozen=True):
+    """A `Generate` is well-formed and has its place; only now may the gateway answer 200."""
+
+    id: int
+    prompt_tokens: int
+
+
+class StepEntry(msgspec.Struct, array_like=True, frozen=True):
+    """What one engine step gave one sequence of one request."""
+
+    id: int
+    index: int
+    """Which of the request's `n` choices."""
+    token_ids: list[int]
+    logprobs: list[tuple[float, list[tuple[int, float]]]] | None
+    """Per token: its logprob and the likeliest tokens' (id, logprob)."""
+    finish_reason: str | None
+    cached_tokens: int = 0
+    """Prompt tokens that came from the prefix cache; set with the finish reason."""
+
+
+class Step(msgspec.Struct, tag="step", frozen=True):
+    """Everything one engine step of one model produced, for all of its streams."""
+
+    model: str
+    entries: list[StepEntry]
+
+
+class Result(msgspec.Struct, tag="result", frozen=True):
+    """An embedding request's vectors as raw little-endian float32, row-major [len(tokens), dimensions]."""
+
+    id: int
+    dimensions: int
+    data: memoryview
+    tokens: list[int]
+    """Token count of each input."""
+
+
+class Error(msgspec.Struct, tag="error", frozen=True):
+    """The terminal message of a call that failed, as `errors.from_code` takes it."""
+
+    id: int
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+class Stats(msgspec.Struct, tag="stats", frozen=True):
+    """The worker's heartbeat and metrics. `steps` counts the turns on the device, so a stuck engine shows."""
+
+    steps: int
+    metrics: list[Metric]
+
+
+ToWorker = Load | Unload | Set | Generate | Embed | Cancel
+FromWorker = Hello | Progress | Loaded | Done | Accepted | Step | Result | Error | Stats
