@@ -1,0 +1,1 @@
+"""The answer cache: exact, then in flight, then semantic."""

@@ -1,0 +1,61 @@
+"""What two questions do not share word by word.
+
+Two prompts made from one template, or two questions about one passage, look alike to any embedder however
+different their point is, because the embedding averages over everything they share. What tells them apart is
+the rest, so that is compared. The rules that make equal wordings equal are for English.
+"""
+
+import re
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+_POLITE = re.compile(r"^(?:(?:please|kindly|hi|hello|hey|can you|could you|would you|tell me|do you know) )+")
+_CONTRACTED = re.compile(r"\b(what|who|where|how|when|that|it)(?:'s| are)\b")
+_HOW_TO = re.compile(
+    r"\bhow (?:can|could|do|does|should|would) (?:i|we|you|one|people|someone|somebody|anyone)\b"
+)
+_HEAD = re.compile(r"[^:\n]*\w[^:\n]*[:\n]")
+_FILLERS = frozenset(
+    ("a", "an", "the", "some", "please", "kindly", "really", "actually", "exactly", "do", "does", "my")
+)
+_SAME = {"which": "what", "in": "of", "at": "of"}
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, punctuation dropped, apostrophes straightened."""
+    return [word.replace("\u2019", "'") for word in _WORD.findall(text.casefold())]
+
+
+def difference(first: str, second: str) -> tuple[str, str] | None:
+    """What is left of two turns without the words that they share at the start and at the end.
+
+    None where the whole turns are the better comparison: where those are less than two thirds of the longer
+    turn, and the turns do not begin with the same instruction either ("Translate to French: ..."). One side
+    is empty where the other turn only adds something.
+    """
+    a, b = _plain_words(first), _plain_words(second)
+    shortest, longest = sorted((len(a), len(b)))
+    prefix = next((i for i in range(shortest) if a[i] != b[i]), shortest)
+    rest = shortest - prefix
+    suffix = next((i for i in range(rest) if a[-1 - i] != b[-1 - i]), rest)
+    if 3 * (prefix + suffix) <= 2 * longest and not _same_instruction(first, second):
+        return None
+    return " ".join(a[prefix : len(a) - suffix]), " ".join(b[prefix : len(b) - suffix])
+
+
+def _same_instruction(first: str, second: str) -> bool:
+    """Whether two turns are equal up to the first colon or line break in both of them."""
+    heads = [_HEAD.match(text) for text in (first, second)]
+    return all(heads) and len({tuple(_plain_words(head[0])) for head in heads if head}) == 1
+
+
+def _plain_words(text: str) -> list[str]:
+    """The words that carry the meaning: "Please, how do I make a cake?" and "how to make cakes" are equal."""
+    plain = _POLITE.sub("", " ".join(words(text)))
+    plain = _HOW_TO.sub("how to", _CONTRACTED.sub(r"\1 is", plain))
+    return [_SAME.get(word, _singular(word)) for word in plain.split() if word not in _FILLERS]
+
+
+def _singular(word: str) -> str:
+    """Good enough to compare: the same for singular and plural of most words."""
+    word = word.removesuffix("'s").removesuffix("'")
+    return word[:-1] if len(word) > 3 and word.endswith("s") and word[-2] not in "sui" else word

@@ -1,0 +1,146 @@
+"""The search by meaning: embed the turn, take the nearest questions of the partition, keep what is sound."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carpool.cache.catalogue import Catalogue
+from carpool.cache.config import CacheConfig
+from carpool.cache.difference import difference
+from carpool.cache.entry import Entry
+from carpool.cache.index import Vector, normalised
+from carpool.cache.query import Query
+from carpool.cache.vetoes import vetoed
+from carpool.errors import ContextLengthExceeded
+from carpool.telemetry import Registry
+
+Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
+"""Texts to vectors, float32 [n, d]. Raises `ContextLengthExceeded` instead of cutting a text short."""
+
+_CANDIDATES = 8
+"""Nearest questions taken from the index."""
+_INLINE_WORK = 2_000_000
+"""Multiplications that the event loop does itself, in well under 1 ms; larger searches go to a thread."""
+_EMBED_TIMEOUT_S = 30.0
+"""After this an embedding that nobody waits for any more, but its entry, is given up."""
+
+_log = logging.getLogger(__name__)
+
+
+class SemanticSearch:
+    """Finds an entry whose question means the same. Every failure and delay is a miss."""
+
+    def __init__(self, config: CacheConfig, catalogue: Catalogue, embed: Embed, registry: Registry) -> None:
+        self._config = config
+        self._catalogue = catalogue
+        self._embed = embed
+        self._embedding: set[asyncio.Task[Any]] = set()
+        self._up = True
+        self._unanswered = registry.counter(
+            "carpool_cache_searches_given_up_total", "Searches by meaning without a result, by reason"
+        )
+        self._vetoed = registry.counter(
+            "carpool_cache_vetoes_total",
+            "Stored questions above the threshold that were ruled out, by reason",
+        )
+
+    def embed(self, turn: str) -> "asyncio.Task[Vector | None]":
+        """Begin to embed a turn. The task gives its unit vector, or None if there is none to be had."""
+        task = asyncio.create_task(self._vector(turn))
+        self._embedding.add(task)
+        task.add_done_callback(self._embedding.discard)
+        return task
+
+    def close(self) -> None:
+        """Give up what is being embedded."""
+        for task in self._embedding:
+            task.cancel()
+
+    async def search(
+        self, query: Query, embedding: "asyncio.Task[Vector | None]"
+    ) -> tuple[Entry, float] | None:
+        """The nearest entry that serves the query, with its cosine; None if none is found in the budget."""
+        try:
+            async with asyncio.timeout(self._config.lookup_budget_ms / 1000):
+                # Shielded: the vector is wanted for the query's own entry when the search has given up.
+                vector = await asyncio.shield(embedding)
+                return None if vector is None else await self._nearest(query, vector)
+        except TimeoutError:
+            self._unanswered.add(reason="budget")
+            return None
+
+    async def _nearest(self, query: Query, vector: Vector) -> tuple[Entry, float] | None:
+        """The first candidate that no veto rules out and whose difference, if it has one, is similar, too."""
+        turn = query.turn or ""
+        similar: list[tuple[Entry, float, tuple[str, str]]] = []
+        for entry, cosine in await self._candidates(query, vector):
+            other = entry.turn or ""
+            parts = difference(turn, other) or ("", "")
+            veto = vetoed(turn, other)
+            if veto is None and parts[0] != parts[1] and not all(parts):
+                veto = "addition"
+            if veto is not None:
+                self._vetoed.add(reason=veto)
+                continue
+            similar.append((entry, cosine, parts))
+            if parts[0] == parts[1]:
+                break
+        texts = list({text for _, _, parts in similar if parts[0] != parts[1] for text in parts})
+        vectors = dict(zip(texts, await self._vectors(texts) or (), strict=False)) if texts else {}
+        for entry, cosine, (mine, theirs) in similar:
+            if mine == theirs or (
+                vectors and float(vectors[mine] @ vectors[theirs]) > self._config.threshold
+            ):
+                return entry, cosine
+            self._vetoed.add(reason="difference")
+        return None
+
+    async def _candidates(self, query: Query, vector: Vector) -> list[tuple[Entry, float]]:
+        """The entries above the threshold that fit the query, nearest first."""
+        index = self._catalogue.index(query.partition, len(vector))
+        if index is None:
+            return []
+        rows, threshold = vector[None, :], self._config.threshold
+        if index.work <= _INLINE_WORK:
+            (nearest,) = index.search(rows, threshold, _CANDIDATES)
+        else:
+            (nearest,) = await asyncio.to_thread(index.search, rows, threshold, _CANDIDATES)
+        found = []
+        for key, _ in nearest:
+            # The index may have changed while the thread searched it.
+            cosine = index.cosine(key, vector)
+            entry = self._catalogue.get(key)
+            if entry and cosine is not None and cosine > threshold and entry.fits(query.max_tokens):
+                found.append((entry, cosine))
+        return found
+
+    async def _vector(self, turn: str) -> Vector | None:
+        vectors = await self._vectors([turn])
+        return vectors[0] if vectors else None
+
+    async def _vectors(self, texts: list[str]) -> list[Vector] | None:
+        """Unit vectors of the texts; None if the embedder has none."""
+        try:
+            async with asyncio.timeout(_EMBED_TIMEOUT_S):
+                vectors = [normalised(vector) for vector in await self._embed(texts)]
+            if len(vectors) != len(texts):
+                raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts")
+        except ContextLengthExceeded:
+            self._unanswered.add(reason="too_long")
+            return None
+        except Exception as error:  # whatever is wrong with the embedder, the model can answer
+            self._unanswered.add(reason="embedder")
+            if self._up:
+                _log.warning(
+                    "cache: no search by meaning while the embedder fails: %s", str(error) or repr(error)
+                )
+            self._up = False
+            return None
+        if not self._up:
+            _log.warning("cache: searching by meaning again")
+        self._up = True
+        return vectors

@@ -1,0 +1,60 @@
+"""Which questions may be answered by the answer to a similar one.
+
+Similar questions have equal answers only where the question says all there is to know. A question about now
+("today's news"), about chance ("pick a random city") or about something unsaid ("another one, please") is
+therefore answered by exact repetition alone.
+
+The word lists are English. They err on the side of a miss ("electric current" counts as about now), and a
+question in another language passes them unseen.
+"""
+
+import re
+
+from carpool.cache.difference import words
+
+# Alternatives of verbose regular expressions: white space is layout, [ ] is a space.
+_NOW = r"""
+    today\w* | tonight\w* | tomorrow\w* | yesterday\w* | now | nowadays | current(?:ly)? | latest | newest
+    | recent(?:ly)? | presently | upcoming | up[ ]to[ ]date | so[ ]far | still | yet | ago | weather
+    | forecast | news | headlines? | trending | at[ ](?:the|this)[ ]moment | at[ ]present | this[ ]time
+    | (?:this|these|next|last|past|coming)[ ](?:few[ ])?(?:minute|hour|day|night|morning|afternoon|evening
+    |weekend|week|month|quarter|season|semester|year|decade|(?:mon|tues|wednes|thurs|fri|satur|sun)day)s?
+    | what[ ](?:time|day|date|year)[ ]is | what(?:'s|[ ]is)[ ]the[ ](?:time|date)
+"""
+_CHANCE = r"""
+    random\w* | shuffl\w* | dice | flip[ ]a[ ]coin | toss[ ]a[ ]coin | coin[ ](?:flip|toss) | surprise[ ]me
+"""
+_UNSAID = r"""
+    continue | go[ ](?:on|ahead) | carry[ ]on | keep[ ]going | proceed | elaborate | (?:tell|show)[ ]me[ ]more
+    | (?:one|some|any|two|three|few)[ ]more | more[ ](?:please|examples?|details?|ideas?|options?) | again
+    | (?:another|other)[ ](?:one|example|idea|option|joke|story|poem|name|answer|version|way)s?
+    | (?:what|who|where|how|anything|something)[ ]else | rewrite | rephrase | reword | regenerate | retry
+    | redo | shorten | (?:the|as)[ ](?:above|former|latter) | the[ ]previous
+    | you[ ](?:just[ ])?(?:said|wrote)
+"""
+_DEICTIC = r"""
+    it | its | it's | itself | this | that | that's | these | those | they | they're | them | their | theirs
+    | he | she | him | his | her | hers | there | here | ones? | so | then | too | also | instead | both
+    | either | neither | first | second | third | last | next | yes | no | ok | okay | sure | and | but
+    | above | below | earlier | same | such | more | another | others? | else | you | your | what[ ]about
+    | how[ ]about | why
+"""
+_AT_START = r"""
+    another | others? | more | else | (?:please[ ])?(?:pick | choose | guess | think[ ]of)
+"""
+
+_ALWAYS = re.compile(
+    rf"\b(?:{_NOW}|{_CHANCE}|{_UNSAID})\b | ^\W*(?:{_AT_START})\b", re.IGNORECASE | re.VERBOSE
+)
+_IN_FOLLOW_UP = re.compile(rf"\b(?:{_DEICTIC})\b", re.IGNORECASE | re.VERBOSE)
+
+
+def matchable(turn: str, follow_up: bool, max_chars: int) -> bool:
+    """Whether a user's turn may be answered by the answer to a similar one.
+
+    `follow_up`: there are earlier turns, to which a "that" or "why?" may point.
+    """
+    if len(turn) > max_chars or not words(turn):
+        return False
+    plain = " ".join(turn.replace("\u2019", "'").split())
+    return not (_ALWAYS.search(plain) or (follow_up and _IN_FOLLOW_UP.search(plain)))

@@ -1,0 +1,37 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carpool.cache.config import CacheConfig
+from carpool.errors import StartError
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"mode": "sometimes"}, "cache.mode"),
+        ({"store": "redis"}, "cache.store"),
+        ({"policy": "verified"}, "cache.policy"),
+        ({"threshold": 0.0}, "cache.threshold"),
+        ({"threshold": 1.1}, "cache.threshold"),
+        ({"threshold": float("nan")}, "cache.threshold"),
+        ({"embedder": ""}, "cache.embedder"),
+        ({"ttl_s": 0.0}, "cache.ttl_s"),
+        ({"max_entries": 0}, "cache.max_entries"),
+        ({"max_bytes": -1}, "cache.max_bytes"),
+        ({"lookup_budget_ms": float("inf")}, "cache.lookup_budget_ms"),
+        ({"max_turn_chars": -1}, "cache.max_turn_chars"),
+        ({"temperature_limit": -0.1}, "cache.temperature_limit"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_setting(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(StartError, match=named) as raised:
+        CacheConfig(**fields)
+    assert "\n" not in raised.value.message
+
+
+def test_defaults_and_home_directory() -> None:
+    config = CacheConfig(path=Path("~/answers.sqlite3"))
+    assert config.path == Path.home() / "answers.sqlite3"
+    assert (config.mode, config.store, config.policy, config.threshold) == ("on", "sqlite", "threshold", 0.8)

@@ -1,0 +1,85 @@
+import pytest
+
+from carpool.cache.soundness import matchable
+
+SOUND = [
+    "What is the largest planet of our solar system?",
+    "Is it safe to eat raw eggs?",
+    "How do I create a blog?",
+    "Why do cats purr?",
+    "Explain photosynthesis to a child.",
+    "What is the average distance to the Moon in km?",
+    "Who wrote Faust, and when?",
+]
+UNSOUND = [
+    "What's the weather in Oslo?",
+    "Who is the current president of France?",
+    "What happened in politics today?",
+    "what time is it",
+    "What is the latest version of Python?",
+    "Any news about the strike?",
+    "What should I cook tonight?",
+    "Is the shop open right now?",
+    "What is on TV next  Saturday?",
+    "Who won last\nnight?",
+    "Pick a number between 1 and 10.",
+    "please choose a colour for me",
+    "Give me a random fact.",
+    "Roll the dice!",
+    "Flip a coin",
+    "Continue.",
+    "go on",
+    "Another one, please",
+    "More!",
+    "Tell me more",
+    "What else?",
+    "try again",
+    "Rephrase the above",
+    "Give me other examples",
+    "What\u2019s the time in Lima?",
+    "",
+    "   ",
+    "?!",
+]
+DEICTIC = [
+    "How high is it?",
+    "And what about its population?",
+    "Why?",
+    "Translate this into German.",
+    "Who is he?",
+    "The second one.",
+    "yes",
+    "Is that so?",
+    "How about cats?",
+]
+
+
+@pytest.mark.parametrize("turn", SOUND)
+def test_a_question_that_says_it_all(turn: str) -> None:
+    assert matchable(turn, False, 400)
+
+
+@pytest.mark.parametrize("turn", UNSOUND)
+@pytest.mark.parametrize("follow_up", [False, True])
+def test_now_chance_and_the_unsaid(turn: str, follow_up: bool) -> None:
+    assert not matchable(turn, follow_up, 400)
+    assert not matchable(turn.upper(), follow_up, 400)
+
+
+@pytest.mark.parametrize("turn", DEICTIC)
+def test_a_follow_up_that_points_at_what_was_said(turn: str) -> None:
+    assert not matchable(turn, True, 400)
+
+
+def test_a_follow_up_that_says_it_all() -> None:
+    assert matchable("How tall is the Eiffel Tower?", True, 400)
+
+
+def test_words_within_words_do_not_count() -> None:
+    assert matchable("How do snowflakes form in a renewable newspaper?", False, 400)
+
+
+def test_long_turns_are_exact_only() -> None:
+    turn = "a" * 400
+    assert matchable(turn, False, 400)
+    assert not matchable(turn + "a", False, 400)
