@@ -1,0 +1,1 @@
+"""The HTTP side: the OpenAI surface, authentication, admission, streaming and the dashboard."""

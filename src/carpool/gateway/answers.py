@@ -1,0 +1,79 @@
+"""A request's way to its text: the cache first, then the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from carpool.cache.in_flight import LeaderLost
+from carpool.cache.lookup import Lookup
+from carpool.cache.query import Query
+from carpool.cache.service import AnswerCache
+from carpool.gateway.reply import GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
+from carpool.worker.client import WorkerClient
+from carpool.worker.protocol import Generate
+
+_BYPASS = Lookup("bypass")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A validated request for text."""
+
+    request_id: str
+    generates: list[Generate]
+    """One for each prompt."""
+    stop: Sequence[str]
+    query: Query | None
+    """Its terms in the cache; None where it has none, which goes for several prompts."""
+
+
+class Answers:
+    """Opens replies."""
+
+    def __init__(self, client: WorkerClient, cache: AnswerCache | None) -> None:
+        self._client = client
+        self._cache = cache
+
+    async def open(self, question: Question, whole: bool) -> tuple[Lookup, Reply]:
+        """The reply to a question, when it is certain to begin, with what the cache had.
+
+        `whole`: the text is wanted all at once, so a shared answer is waited for, and asked for again if it
+        fails half-way. Raises the `CarpoolError` that refuses the request. The caller closes the reply.
+        """
+        if self._cache is None or question.query is None:
+            return _BYPASS, await self._generate(question)
+        lost: LeaderLost | None = None
+        while True:
+            lookup = await self._cache.lookup(question.query, request_id=question.request_id, after=lost)
+            if lookup.answer is not None:
+                return lookup, StoredReply(lookup.answer)
+            if lookup.flight is None:
+                return lookup, await self._lead(question, lookup)
+            try:
+                return lookup, await SharedReply.open(lookup.flight, whole)
+            except LeaderLost as error:
+                lost = error
+
+    async def _lead(self, question: Question, lookup: Lookup) -> Reply:
+        if lookup.lead is None:
+            return await self._generate(question)
+        try:
+            generation = await self._client.generate(question.generates[0], stop=question.stop)
+        except Exception as error:
+            lookup.lead.fail(error)
+            raise
+        except BaseException:
+            lookup.lead.abandon()
+            raise
+        return GeneratedReply(generation, lookup.lead, question.request_id, n=1)
+
+    async def _generate(self, question: Question) -> Reply:
+        replies: list[Reply] = []
+        try:
+            for generate in question.generates:
+                generation = await self._client.generate(generate, stop=question.stop)
+                replies.append(GeneratedReply(generation, None, question.request_id, generate.n))
+        except BaseException:
+            for reply in replies:
+                await reply.aclose()
+            raise
+        return replies[0] if len(replies) == 1 else SequentialReply(replies, question.generates[0].n)

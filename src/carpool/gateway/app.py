@@ -1,0 +1,133 @@
+"""Puts the gateway together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, request_response
+from starlette.types import ASGIApp
+
+from carpool.cache.service import AnswerCache
+from carpool.errors import CarpoolError, MethodNotAllowed, NotFound
+from carpool.gateway.admission import Admission
+from carpool.gateway.auth import Authentication, Scoped
+from carpool.gateway.call import Call
+from carpool.gateway.chat import ChatCompletions
+from carpool.gateway.completions import Completions
+from carpool.gateway.config import GatewayConfig, Scope
+from carpool.gateway.dashboard import Dashboard
+from carpool.gateway.docs import docs, openapi
+from carpool.gateway.drain import Drain
+from carpool.gateway.embeddings import Embeddings
+from carpool.gateway.error_reply import envelope
+from carpool.gateway.front_door import FrontDoor
+from carpool.gateway.health import live, ready
+from carpool.gateway.host_guard import HostGuard
+from carpool.gateway.loop_lag import watch_loop_lag
+from carpool.gateway.metrics import GatewayMetrics, metrics_page
+from carpool.gateway.models import Endpoint, list_models, one_model
+from carpool.gateway.openapi import openapi_document
+from carpool.gateway.services import Services
+from carpool.telemetry import Registry
+from carpool.worker.client import WorkerClient
+
+
+def create_app(
+    config: GatewayConfig, client: WorkerClient, cache: AnswerCache | None, registry: Registry
+) -> FastAPI:
+    """The ASGI application. Starting and stopping the client and the cache is the caller's.
+
+    `app.state.drain.begin()` is the first step of a graceful stop: new requests are refused and endless
+    streams end, so that a server that waits for its connections to close does not wait for ever.
+    """
+    drain = Drain()
+    services = Services(
+        config, client, cache, Admission(config.max_concurrent_requests), GatewayMetrics(registry)
+    )
+    dashboard = Dashboard(services, drain)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(dashboard.run()),
+            asyncio.create_task(watch_loop_lag(services.metrics.loop_lag)),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    app = FastAPI(
+        title="Carpool",
+        openapi_url=None,  # a route below, which asks for a key
+        lifespan=lifespan,
+        routes=[
+            _route("POST", "/v1/chat/completions", ChatCompletions(services), "inference"),
+            _route("POST", "/v1/completions", Completions(services), "inference"),
+            _route("POST", "/v1/embeddings", Embeddings(services), "inference"),
+            _route("GET", "/v1/models", _page(list_models(client)), "inference"),
+            _route("GET", "/v1/models/{model_id:path}", _page(one_model(client)), "inference"),
+            _route("GET", "/health/live", _page(live), None),
+            _route("GET", "/health/ready", _page(ready(client, drain)), None),
+            _route("GET", "/metrics", _page(metrics_page(registry, client.snapshots)), "metrics"),
+            _route("GET", "/dashboard", _page(dashboard.page), "metrics"),
+            _route("GET", "/dashboard/feed", dashboard.feed, "metrics"),
+            _route("GET", "/docs", _page(docs), None),
+            _route("GET", "/openapi.json", _page(openapi), None),
+        ],
+        middleware=_middleware(config, services.metrics, drain),
+        exception_handlers={HTTPException: _no_route},
+        redirect_slashes=False,
+    )
+    document: dict[str, Any] = openapi_document()
+    app.openapi = lambda: document  # type: ignore[method-assign]
+    app.state.drain = drain
+    return app
+
+
+def _middleware(config: GatewayConfig, metrics: GatewayMetrics, drain: Drain) -> list[Middleware]:
+    """From the outside in. A preflight carries no key, so CORS comes before authentication."""
+    layers = [Middleware(FrontDoor, metrics=metrics, drain=drain)]
+    if config.cors_origins:
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=config.cors_origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after", "x-carpool-cache"],
+            )
+        )
+    if not config.keys:
+        layers.append(Middleware(HostGuard, config=config))
+    layers.append(Middleware(Authentication, keys=config.keys))
+    return layers
+
+
+def _route(method: str, path: str, endpoint: ASGIApp, scope: Scope | None) -> Route:
+    """A route cannot be made without saying which scope it asks for; None: any key."""
+    return Route(path, Scoped(endpoint, path, scope), methods=[method])
+
+
+def _page(endpoint: Endpoint) -> ASGIApp:
+    return request_response(endpoint)
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """What the router found wrong, as the envelope. A 405 comes with the methods that are allowed."""
+    path, headers = request.url.path[:200], {}
+    refusal: CarpoolError = NotFound(f"There is no {path} here; /docs tells what there is.")
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        refusal = MethodNotAllowed(f"{path} does not take {request.method}.")
+        headers = dict(error.headers or {})
+    Call.of(request.scope).error = refusal.code
+    headers["x-should-retry"] = "false"
+    return Response(envelope(refusal), refusal.status, headers, media_type="application/json")

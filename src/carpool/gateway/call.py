@@ -1,0 +1,61 @@
+"""What is known of one HTTP request, in the ASGI scope's state from the front door on."""
+
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+Headers = list[tuple[bytes, bytes]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP request: who asks, where it went, how it ended."""
+
+    request_id: str
+    began: float = field(default_factory=time.perf_counter)
+    """By `time.perf_counter()`."""
+    tenant: str = ""
+    key: str = "-"
+    """The name of the key it came with."""
+    scopes: frozenset[str] = frozenset()
+    route: str = "other"
+    """The path template it matched; a label of metrics."""
+    status: int = 0
+    """What was sent, or 499 where the client left first; 0 until then."""
+    error: str | None = None
+    """The code of the error it ended with, told before or within the reply."""
+
+    @classmethod
+    def open(cls, scope: Scope) -> "Call":
+        """Give a request its `Call`. A client's `x-request-id` is kept if it is fit to be repeated."""
+        offered = header(scope, b"x-request-id")
+        fit = offered is not None and _REQUEST_ID.fullmatch(offered) is not None
+        call = cls(offered.decode() if offered and fit else f"req-{secrets.token_hex(12)}")
+        scope.setdefault("state", {})["call"] = call
+        return call
+
+    @staticmethod
+    def of(scope: Scope) -> "Call":
+        """The `Call` of a request that came through the front door."""
+        call: Call = scope["state"]["call"]
+        return call
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it came."""
+        return time.perf_counter() - self.began
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first value of a request header; `name` in lower case."""
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    for key, value in headers:
+        if key == name:
+            return value
+    return None

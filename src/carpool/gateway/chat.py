@@ -1,0 +1,32 @@
+"""`POST /v1/chat/completions`."""
+
+import msgspec
+
+from carpool.cache.query import chat_query
+from carpool.gateway.answers import Question
+from carpool.gateway.chat_reply import ChatForm
+from carpool.gateway.chat_schema import ChatRequest
+from carpool.gateway.text_route import Asked, Form, TextRoute
+from carpool.gateway.validation import BodyReader
+
+
+class ChatCompletions(TextRoute):
+    """The endpoint."""
+
+    reader = BodyReader(msgspec.json.Decoder(ChatRequest))
+
+    def question(self, request: ChatRequest, asked: Asked) -> Question:
+        """See `TextRoute`."""
+        messages = [message.plain() for message in request.messages]
+        max_tokens = request.max_completion_tokens or request.max_tokens
+        top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+        query = None
+        if (cache := asked.services.cache) is not None:
+            fields = asked.query_fields(max_tokens, top_logprobs)
+            query = chat_query(cache.config, messages=messages, **fields)
+        generate = asked.generate(max_tokens, top_logprobs, messages=messages)
+        return Question(asked.request_id, [generate], request.stops, query)
+
+    def form(self, request: ChatRequest, asked: Asked) -> Form:
+        """See `TextRoute`."""
+        return ChatForm(asked.request_id, asked.created, asked.model, request.include_usage)

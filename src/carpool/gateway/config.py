@@ -1,0 +1,101 @@
+"""The settings of the gateway."""
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from carpool.errors import StartError
+
+Scope = Literal["inference", "metrics", "admin"]
+"""What a key may do: ask the models, read metrics and the dashboard, change the server."""
+
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyConfig:
+    """An API key, of which only the hash is known here."""
+
+    hash: str
+    """`sha256:` and the 64 hexadecimal digits of the key's SHA-256."""
+    name: str
+    """What logs call it."""
+    scopes: tuple[Scope, ...] = ("inference",)
+    tenant: str = ""
+    """Whose data it sees; keys of one tenant share cached answers. Empty: its own, by its name."""
+
+    def __post_init__(self) -> None:
+        if not self.tenant:
+            object.__setattr__(self, "tenant", self.name)
+        for attribute in ("name", "tenant"):
+            if not _NAME.fullmatch(getattr(self, attribute)):
+                value = getattr(self, attribute)
+                raise StartError(
+                    f"keys: the {attribute} {value!r} must be letters, digits and . _ - only, at most 64"
+                )
+        if not _HASH.fullmatch(self.hash):
+            raise StartError(f"keys: the hash of {self.name} must be sha256: and 64 hexadecimal digits")
+        for scope in self.scopes:
+            if scope not in get_args(Scope):
+                allowed = ", ".join(get_args(Scope))
+                raise StartError(f"keys: a scope of {self.name} must be one of {allowed}, not {scope!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where the server listens, who may use it, and the bounds of a request."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: tuple[KeyConfig, ...] = ()
+    """Empty: everybody on this machine is the tenant `local`."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further host names a keyless server answers to; without keys a foreign name may be DNS rebinding."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may call the API, such as `https://chat.example.org`; `*` for all."""
+    max_body_bytes: int = 16 * 2**20
+    max_concurrent_requests: int = 1024
+    """Requests that may be inside at once, those waiting for a model included."""
+    max_embedding_inputs: int = 4096
+    """Inputs of one embeddings call."""
+    request_timeout_s: float = 600.0
+    """Longest life of a request, in seconds."""
+    embeddings_token_ids: Literal["refuse", "own"] = "refuse"  # noqa: S105
+    """Inputs given as token ids: refused, or taken as ids of the model's own tokenizer."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise StartError(f"port must be between 0 and 65535, not {self.port}")
+        if not self.keys and not self.is_loopback:
+            raise StartError(
+                f"host {self.host} is open to other machines, so at least one of `keys` must be set "
+                "(carpool keys create makes one); 127.0.0.1 needs none"
+            )
+        names = [key.name for key in self.keys]
+        if len(set(names)) < len(names):
+            raise StartError("keys: every key needs a name of its own")
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise StartError(
+                    f"gateway.cors_origins: {origin!r} must be a scheme and a host, or * for all origins"
+                )
+        for attribute in ("max_body_bytes", "max_concurrent_requests", "max_embedding_inputs"):
+            if getattr(self, attribute) < 1:
+                raise StartError(f"gateway.{attribute} must be at least 1, not {getattr(self, attribute)}")
+        if not 0 < self.request_timeout_s < math.inf:
+            raise StartError(f"gateway.request_timeout_s must be above 0, not {self.request_timeout_s}")
+        if self.embeddings_token_ids not in ("refuse", "own"):
+            raise StartError(
+                f"gateway.embeddings_token_ids must be refuse or own, not {self.embeddings_token_ids!r}"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"

@@ -1,0 +1,118 @@
+"""One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Receive, Scope, Send
+
+from carpool.errors import DeadlineExceeded, PayloadTooLarge
+from carpool.gateway.call import Call, Headers, header
+
+JSON: Headers = [(b"content-type", b"application/json")]
+EVENT_STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class ClientDisconnected(Exception):
+    """Nobody is there to take the reply."""
+
+
+class Exchange:
+    """The two directions of one HTTP request."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.call = Call.of(scope)
+        self.started = False
+        """Whether the status went out."""
+        self.finished = False
+        """Whether all of the reply went out."""
+        self._receive = receive
+        self._send = send
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a request header; `name` in lower case."""
+        return header(self.scope, name)
+
+    async def body(self, max_bytes: int, timeout_s: float) -> bytes:
+        """The request's body.
+
+        Raises `PayloadTooLarge`, before any of it is read where it announces its length, `DeadlineExceeded`
+        for a body that does not end, and `ClientDisconnected`.
+        """
+        announced = self.header(b"content-length")
+        size = int(announced) if announced is not None and announced.isdigit() else 0
+        chunks: list[bytes] = []
+        received = 0
+        more = size <= max_bytes
+        try:
+            async with asyncio.timeout(timeout_s):
+                while more:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnected
+                    chunks.append(message.get("body", b""))
+                    received += len(chunks[-1])
+                    more = message.get("more_body", False) and received <= max_bytes
+        except TimeoutError:
+            raise DeadlineExceeded(f"The body did not come within {timeout_s:g} s.") from None
+        if max(size, received) > max_bytes:
+            raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes (gateway.max_body_bytes).")
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @asynccontextmanager
+    async def attended(self, timeout_s: float | None) -> AsyncIterator[None]:
+        """Run the block as long as the client waits for it, after its body was read.
+
+        The block is cancelled and `ClientDisconnected` raised when the client leaves; `DeadlineExceeded`
+        when the time is up; None: never.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # an ASGI server runs every request in a task
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            if not self.finished:  # servers also say so when the reply is complete
+                gone = True
+                task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                yield
+        except asyncio.CancelledError:
+            if not gone or task.uncancel():
+                raise
+            raise ClientDisconnected from None
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(f"The request took longer than {timeout_s:g} s.") from None
+        finally:
+            watcher.cancel()
+
+    async def start(self, headers: Headers, status: int = 200) -> None:
+        """Send the status."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body; more follow."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Send the last part of the body."""
+        self.finished = True
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def reply(self, body: bytes, headers: Headers) -> None:
+        """Answer 200 with a whole body."""
+        await self.start([*headers, (b"content-length", b"%d" % len(body))])
+        await self.finish(body)

@@ -1,0 +1,21 @@
+"""Watches how late the event loop is: the sum of everything that keeps it from running."""
+
+import asyncio
+from collections import deque
+
+from carpool.telemetry import Series
+
+_INTERVAL_S = 0.05
+_WINDOW = 20
+"""Observations in a second."""
+
+
+async def watch_loop_lag(gauge: Series) -> None:
+    """Keep the gauge at the longest delay of the last second, in seconds, until cancelled."""
+    loop = asyncio.get_running_loop()
+    lags: deque[float] = deque(maxlen=_WINDOW)
+    while True:
+        due = loop.time() + _INTERVAL_S
+        await asyncio.sleep(_INTERVAL_S)
+        lags.append(max(0.0, loop.time() - due))
+        gauge.value = max(lags)

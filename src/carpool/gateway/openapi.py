@@ -1,0 +1,137 @@
+"""The OpenAPI document: every route, from the same structs that check the bodies and write the replies."""
+
+from typing import Any
+
+import msgspec
+
+from carpool import __version__
+from carpool.gateway.chat_reply import ChatChunk, ChatCompletion
+from carpool.gateway.chat_schema import ChatRequest
+from carpool.gateway.completion_reply import Completion
+from carpool.gateway.completion_schema import CompletionRequest
+from carpool.gateway.embedding_reply import EmbeddingList
+from carpool.gateway.embedding_schema import EmbeddingRequest
+from carpool.gateway.error_reply import ErrorReply
+from carpool.gateway.health import Liveness, Readiness
+from carpool.gateway.models import Model, ModelList
+
+_STRUCTS = (
+    ChatRequest,
+    ChatCompletion,
+    ChatChunk,
+    CompletionRequest,
+    Completion,
+    EmbeddingRequest,
+    EmbeddingList,
+    ErrorReply,
+    Liveness,
+    Readiness,
+    Model,
+    ModelList,
+)
+_ERRORS = {
+    "400": "The body or a field of it is not valid.",
+    "401": "No key, or one that is not known.",
+    "403": "The key's scope does not cover this, or the host or origin is foreign.",
+    "404": "No such model.",
+    "413": "The body is too large.",
+    "429": "The key's own limit is reached.",
+    "500": "The server failed.",
+    "503": "Full, loading, restarting or shutting down; `retry-after` tells when to come back.",
+    "504": "The request's time was up.",
+}
+_MODEL_ROUTE_ERRORS = tuple(_ERRORS)
+_PLAIN_ERRORS = ("401", "403", "500", "503")
+
+
+def openapi_document() -> dict[str, Any]:
+    """The document of the whole server."""
+    _, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Carpool",
+            "version": __version__,
+            "description": "Embedding models and LLMs behind one OpenAI-compatible port.",
+        },
+        "paths": {
+            "/v1/chat/completions": {
+                "post": _ask("Continue a conversation", ChatRequest, ChatCompletion, stream=ChatChunk)
+            },
+            "/v1/completions": {
+                "post": _ask("Continue prompts", CompletionRequest, Completion, stream=Completion)
+            },
+            "/v1/embeddings": {"post": _ask("Turn inputs into vectors", EmbeddingRequest, EmbeddingList)},
+            "/v1/models": {"get": _get("The configured models", ModelList)},
+            "/v1/models/{model_id}": {
+                "get": _get("One model, by id or alias", Model, parameter="model_id", errors=("404",))
+            },
+            "/health/live": {"get": _get("Whether the process answers", Liveness, errors=())},
+            "/health/ready": {"get": _readiness()},
+            "/metrics": {"get": _page("Metrics for Prometheus", "text/plain")},
+            "/dashboard": {"get": _page("The live page", "text/html")},
+            "/dashboard/feed": {"get": _page("The live page's numbers", "text/event-stream")},
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"key": []}, {}],
+    }
+
+
+def _ref(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"schema": {"$ref": f"#/components/schemas/{struct.__name__}"}}
+
+
+def _reply(struct: type[msgspec.Struct], description: str = "OK") -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": _ref(struct)}}
+
+
+def _errors(statuses: tuple[str, ...]) -> dict[str, Any]:
+    return {status: _reply(ErrorReply, _ERRORS[status]) for status in statuses}
+
+
+def _ask(
+    summary: str,
+    body: type[msgspec.Struct],
+    reply: type[msgspec.Struct],
+    stream: type[msgspec.Struct] | None = None,
+) -> dict[str, Any]:
+    success = _reply(reply)
+    if stream is not None:
+        success["content"]["text/event-stream"] = _ref(stream)
+    return {
+        "summary": summary,
+        "description": (body.__doc__ or "").strip(),
+        "requestBody": {"required": True, "content": {"application/json": _ref(body)}},
+        "responses": {"200": success, **_errors(_MODEL_ROUTE_ERRORS)},
+    }
+
+
+def _get(
+    summary: str,
+    reply: type[msgspec.Struct],
+    parameter: str | None = None,
+    errors: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {"200": _reply(reply), **_errors((*_PLAIN_ERRORS, *errors))},
+    }
+    if parameter is not None:
+        operation["parameters"] = [
+            {"name": parameter, "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    return operation
+
+
+def _readiness() -> dict[str, Any]:
+    operation = _get("Whether every model is up, and how far each is", Readiness)
+    operation["responses"]["503"] = _reply(Readiness, "Not every model is up.")
+    return operation
+
+
+def _page(summary: str, media_type: str) -> dict[str, Any]:
+    success = {"description": "OK", "content": {media_type: {"schema": {"type": "string"}}}}
+    return {"summary": summary, "responses": {"200": success, **_errors(_PLAIN_ERRORS)}}

@@ -1,0 +1,229 @@
+"""Where an answer's text comes from: stored, from an identical request in flight, or from the model.
+
+All three are read alike: take the `pieces`, then look at `tokens`, and `aclose` whatever happened.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from carpool.cache.answer import Answer
+from carpool.cache.in_flight import Follower, Leader, LeaderLost
+from carpool.errors import CarpoolError, Unavailable
+from carpool.worker.generation import Delta, Generation, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of one choice's text."""
+
+    index: int
+    text: str
+    finish_reason: str | None = None
+    """`stop` or `length` in a choice's last piece."""
+    logprobs: list[TokenLogprob] | None = None
+
+
+@dataclass(slots=True)
+class Tokens:
+    """What usage is told of."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    """Of the prompt's, those that were in the model's prefix cache."""
+
+
+class Reply(Protocol):
+    """An answer on its way, read by one task."""
+
+    @property
+    def tokens(self) -> Tokens:
+        """Complete after the last piece."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[Piece, None]:
+        """The text. Raises the `CarpoolError` the answer ended with."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what it holds; after its end, and the second time, nothing happens."""
+        ...
+
+
+_REPLAYED_TOGETHER = 16
+"""Pieces of a stored answer that are sent as one: a hit need not cost what streaming by token costs."""
+
+
+class StoredReply:
+    """A complete answer, replayed."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """See `Reply`."""
+        pieces = self._answer.pieces or [self._answer.text]
+        for first in range(0, len(pieces), _REPLAYED_TOGETHER):
+            yield Piece(0, "".join(pieces[first : first + _REPLAYED_TOGETHER]))
+        yield Piece(0, "", self._answer.finish_reason)
+
+    async def aclose(self) -> None:
+        """Holds nothing."""
+
+
+class SharedReply:
+    """The answer of an identical request, as it is generated."""
+
+    def __init__(self, flight: Follower, first: str) -> None:
+        self._flight = flight
+        self._first = first
+        self.tokens = Tokens()
+
+    @classmethod
+    async def open(cls, flight: Follower, whole: bool) -> "SharedReply | StoredReply":
+        """Wait for the first text, or for the `whole` answer.
+
+        Raises `LeaderLost`, or the error that is this request's own, too.
+        """
+        async for first in flight:
+            if not whole:
+                return cls(flight, first)
+        return StoredReply(_answer_of(flight))
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """See `Reply`."""
+        yield Piece(0, self._first)
+        try:
+            async for text in self._flight:
+                yield Piece(0, text)
+        except LeaderLost:
+            # Another run may continue otherwise than what was sent already.
+            raise Unavailable(
+                "The identical request that this one shared an answer with has failed."
+            ) from None
+        answer = _answer_of(self._flight)
+        self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
+        yield Piece(0, "", answer.finish_reason)
+
+    async def aclose(self) -> None:
+        """Stop following."""
+        self._flight.close()
+
+
+def _answer_of(flight: Follower) -> Answer:
+    if flight.answer is None:
+        raise CarpoolError("A shared answer ended without being complete.")
+    return flight.answer
+
+
+class GeneratedReply:
+    """What the model writes. If it leads a flight, its text is shared and kept."""
+
+    def __init__(self, generation: Generation, lead: Leader | None, request_id: str, n: int) -> None:
+        self._generation = generation
+        self._lead = lead
+        self._request_id = request_id
+        self._unfinished = n
+        self._texts: list[str] = []
+        self.tokens = Tokens(generation.prompt_tokens)
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """See `Reply`."""
+        try:
+            async for delta in self._generation:
+                self._take(delta)
+                yield Piece(delta.index, delta.text, delta.finish_reason, delta.logprobs)
+        except CarpoolError as error:
+            if self._lead is not None:
+                self._lead.fail(error)
+            raise
+
+    def _take(self, delta: Delta) -> None:
+        """Count, share, and with the last delta keep, before anybody else can stop it."""
+        self.tokens.completion += len(delta.token_ids)
+        self.tokens.cached = max(self.tokens.cached, delta.cached_tokens)
+        self._unfinished -= delta.finish_reason is not None
+        if self._lead is None:
+            return
+        if delta.text:
+            self._texts.append(delta.text)
+            self._lead.publish(delta.text)
+        if delta.finish_reason is not None:
+            self._lead.complete(
+                Answer(
+                    text="".join(self._texts),
+                    finish_reason=delta.finish_reason,
+                    prompt_tokens=self.tokens.prompt,
+                    completion_tokens=self.tokens.completion,
+                    request_id=self._request_id,
+                    created=time.time(),
+                    pieces=self._texts,
+                )
+            )
+
+    async def aclose(self) -> None:
+        """Cancel what still runs, unless others wait for it: then it goes on for them."""
+        if self._unfinished and self._lead is not None and self._lead.followers and not self._lead.ended:
+            task = asyncio.create_task(self._go_on(self._lead))
+            _going_on.add(task)
+            task.add_done_callback(_going_on.discard)
+            return
+        if self._lead is not None:
+            self._lead.abandon()
+        if self._unfinished:
+            await self._generation.aclose()
+
+    async def _go_on(self, lead: Leader) -> None:
+        try:
+            async for delta in self._generation:
+                self._take(delta)
+                if not lead.followers:
+                    break
+        except CarpoolError as error:
+            lead.fail(error)
+        finally:
+            lead.abandon()
+            await self._generation.aclose()
+
+
+_going_on: set[asyncio.Task[None]] = set()
+"""Keeps the tasks alive that read generations whose own clients left."""
+
+
+class SequentialReply:
+    """The answers of several prompts; choice j of prompt i has the index i * n + j.
+
+    All of them are under way at once; what comes while an earlier one is read waits its turn.
+    """
+
+    def __init__(self, replies: list[Reply], n: int) -> None:
+        self._replies = replies
+        self._n = n
+
+    @property
+    def tokens(self) -> Tokens:
+        """Of all prompts together."""
+        total = Tokens()
+        for each in (reply.tokens for reply in self._replies):
+            total.prompt += each.prompt
+            total.completion += each.completion
+            total.cached += each.cached
+        return total
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """See `Reply`."""
+        for place, reply in enumerate(self._replies):
+            async with aclosing(reply.pieces()) as pieces:
+                async for piece in pieces:
+                    index = place * self._n + piece.index
+                    yield Piece(index, piece.text, piece.finish_reason, piece.logprobs)
+
+    async def aclose(self) -> None:
+        """Close all of them."""
+        for reply in self._replies:
+            await reply.aclose()

@@ -1,0 +1,211 @@
+"""What chat completions and completions do alike: take a place, read, ask, and send the text."""
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from carpool.cache.query import RequestFields
+from carpool.errors import CarpoolError
+from carpool.gateway.answers import Answers, Question
+from carpool.gateway.cache_control import CacheWish, cache_headers
+from carpool.gateway.error_reply import envelope
+from carpool.gateway.exchange import EVENT_STREAM, JSON, ClientDisconnected, Exchange
+from carpool.gateway.reply import Piece, Reply
+from carpool.gateway.sampling_schema import SamplingFields
+from carpool.gateway.services import Services
+from carpool.gateway.sse import DONE, event, raw_event
+from carpool.gateway.usage import Usage
+from carpool.gateway.validation import BodyReader
+from carpool.worker.protocol import Generate
+from carpool.worker.states import ModelState
+
+_log = logging.getLogger(__name__)
+
+_EVENTS_PER_TURN = 64
+"""Events that are written before others get the event loop, however many are at hand."""
+
+
+class Form(Protocol):
+    """Writes one request's reply in the shape of its route."""
+
+    def opening(self, choices: int) -> Sequence[msgspec.Struct]:
+        """The chunks that begin a stream."""
+        ...
+
+    def chunks(self, piece: Piece) -> Sequence[msgspec.Struct]:
+        """The chunks of a piece."""
+        ...
+
+    def usage_chunk(self, usage: Usage) -> msgspec.Struct:
+        """The last chunk of a stream, if asked for."""
+        ...
+
+    def whole(self, choices: list[list[Piece]], usage: Usage) -> msgspec.Struct:
+        """The body of a reply that is not streamed."""
+        ...
+
+
+class TextRoute(ABC):
+    """An ASGI endpoint that answers with generated text."""
+
+    reader: ClassVar[BodyReader]
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._answers = Answers(services.client, services.cache)
+
+    @abstractmethod
+    def question(self, request: Any, asked: "Asked") -> Question:
+        """What a validated request asks for. Raises `InvalidRequest`."""
+
+    @abstractmethod
+    def form(self, request: Any, asked: "Asked") -> Form:
+        """The shape of its reply."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        exchange = Exchange(scope, receive, send)
+        config = self._services.config
+        with self._services.admission.place():
+            body = await exchange.body(config.max_body_bytes, config.request_timeout_s)
+            request: SamplingFields = self.reader.read(body)
+            request.check()
+            asked = Asked(self._services, exchange, request, self._services.client.resolve(request.model))
+            try:
+                async with exchange.attended(config.request_timeout_s):
+                    await self._answer(request, asked)
+            except ClientDisconnected:
+                raise
+            except Exception as error:
+                if not exchange.started or exchange.finished:
+                    raise
+                await _break_off(exchange, error)
+
+    async def _answer(self, request: SamplingFields, asked: "Asked") -> None:
+        question, form = self.question(request, asked), self.form(request, asked)
+        lookup, reply = await self._answers.open(question, whole=not request.stream)
+        try:
+            sending = _Sending(asked, form, reply, lookup.outcome)
+            choices = sum(generate.n for generate in question.generates)
+            if request.stream:
+                await asked.exchange.start([*EVENT_STREAM, *cache_headers(lookup)])
+                await sending.stream(choices, request.include_usage)
+            else:
+                body = await sending.whole(choices)
+                await asked.exchange.reply(body, [*JSON, *cache_headers(lookup)])
+        finally:
+            await reply.aclose()
+
+
+class Asked:
+    """A validated request in its surroundings; builds what is alike for chat completions and completions."""
+
+    def __init__(
+        self, services: Services, exchange: Exchange, request: SamplingFields, state: ModelState
+    ) -> None:
+        self.services = services
+        self.exchange = exchange
+        self.model = state.name
+        self.created = int(time.time())
+        self._request = request
+        self._revision = state.reference
+        self._sampling = request.sampling()
+
+    @property
+    def request_id(self) -> str:
+        """The `x-request-id`."""
+        return self.exchange.call.request_id
+
+    def generate(self, max_tokens: int | None, top_logprobs: int | None, **prompt: Any) -> Generate:
+        """The call to the worker."""
+        return Generate(
+            id=0,
+            model=self.model,
+            max_tokens=max_tokens,
+            n=self._request.n or 1,
+            temperature=self._request.temperature,
+            top_logprobs=top_logprobs,
+            tenant=self.exchange.call.tenant,
+            timeout_s=self.services.config.request_timeout_s,
+            **prompt,
+            **self._sampling,
+        )
+
+    def query_fields(self, max_tokens: int | None, top_logprobs: int | None) -> RequestFields:
+        """What the cache needs to know of it."""
+        request = self._request
+        wish = CacheWish.of(self.exchange.header(b"cache-control"), request.carpool)
+        return RequestFields(
+            tenant=self.exchange.call.tenant,
+            model=self.model,
+            revision=self._revision,
+            parameters={**self._sampling, "stop": request.stops or None},
+            temperature=request.temperature,
+            n=request.n or 1,
+            logprobs=top_logprobs is not None,
+            max_tokens=max_tokens,
+            requested=wish.mode,
+            no_cache=wish.no_cache,
+            no_store=wish.no_store,
+        )
+
+
+class _Sending:
+    """Reads a reply and puts it in form."""
+
+    def __init__(self, asked: Asked, form: Form, reply: Reply, outcome: str) -> None:
+        self._exchange = asked.exchange
+        self._metrics = asked.services.metrics
+        self._model = asked.model
+        self._form = form
+        self._reply = reply
+        self._outcome = outcome
+
+    async def whole(self, choices: int) -> bytes:
+        """The body of a reply that is not streamed."""
+        pieces_of: list[list[Piece]] = [[] for _ in range(choices)]
+        async with aclosing(self._reply.pieces()) as pieces:
+            async for piece in pieces:
+                pieces_of[piece.index].append(piece)
+        return msgspec.json.encode(self._form.whole(pieces_of, self._usage()))
+
+    async def stream(self, choices: int, include_usage: bool) -> None:
+        """Send the body of a stream."""
+        form, exchange = self._form, self._exchange
+        for chunk in form.opening(choices):
+            await exchange.write(event(chunk))
+        events = 0
+        async with aclosing(self._reply.pieces()) as pieces:
+            async for piece in pieces:
+                chunks = form.chunks(piece)
+                if not chunks:
+                    continue
+                if events == 0:
+                    self._metrics.first_token(exchange.call.age_s, self._model, self._outcome)
+                await exchange.write(b"".join([event(chunk) for chunk in chunks]))
+                events += 1
+                if events % _EVENTS_PER_TURN == 0:
+                    await asyncio.sleep(0)
+        usage = self._usage()
+        await exchange.finish((event(form.usage_chunk(usage)) if include_usage else b"") + DONE)
+
+    def _usage(self) -> Usage:
+        usage = Usage.of(self._reply.tokens)
+        self._metrics.answered(self._model, self._outcome, usage.prompt_tokens, usage.completion_tokens)
+        return usage
+
+
+async def _break_off(exchange: Exchange, error: Exception) -> None:
+    """End a stream whose status is out with the error as its last event, and without `[DONE]`."""
+    if not isinstance(error, CarpoolError):
+        _log.error("request %s failed", exchange.call.request_id, exc_info=error)
+        error = CarpoolError("The server failed while it worked on this request.")
+    exchange.call.error = error.code
+    await exchange.finish(raw_event(envelope(error)))

@@ -1,0 +1,163 @@
+"""The worker's client without a worker: its models live in this process and do as the test says."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carpool.errors import CarpoolError, InvalidRequest, ModelLoading
+from carpool.telemetry import Registry, Snapshot
+from carpool.worker.client import Embeddings, WorkerClient
+from carpool.worker.config import ModelConfig, WorkerConfig
+from carpool.worker.generation import Generation
+from carpool.worker.protocol import Embed, Generate, StepEntry
+from tests.unit.worker.echo import byte_tokenizer
+
+CHAT = ModelConfig(reference="pypi:parrot==1", name="parrot", aliases=("org/parrot",))
+EMBED = ModelConfig(reference="pypi:vectors==1", name="vectors")
+
+
+def open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+class LocalClient(WorkerClient):
+    """`parrot` says the last message or prompt, one byte per token; `vectors` makes a unit vector of a text.
+
+    While `admitting` is not set nothing is accepted, while `going` is not set no token and no vector comes.
+    """
+
+    def __init__(self, *, dimensions: int = 8, ready: bool = True) -> None:
+        super().__init__(WorkerConfig(models=(CHAT, EMBED)))
+        self.dimensions = dimensions
+        self.admitting = open_gate()
+        self.going = open_gate()
+        self.refusal: CarpoolError | None = None
+        """Every request is refused with it."""
+        self.failure: CarpoolError | None = None
+        """Every generation fails with it after `fails_after` tokens."""
+        self.fails_after = 3
+        self.generates: list[Generate] = []
+        self.embeds: list[Embed] = []
+        self.running: set[int] = set()
+        self.cancelled: set[int] = set()
+        self.registry = Registry()
+        self._numbers = itertools.count(1)
+        self._tokenizer = byte_tokenizer()
+        self._feeding: set[asyncio.Task[None]] = set()
+        if ready:
+            self.become_ready()
+
+    def become_ready(self) -> None:
+        details = {"precision": "bf16", "chat_template": "fallback"}
+        self.set_state(
+            CHAT.name, phase="ready", percent=100.0, task="generate", context_length=64, details=details
+        )
+        self.set_state(
+            EMBED.name,
+            phase="ready",
+            percent=100.0,
+            task="embed",
+            context_length=64,
+            dimensions=self.dimensions,
+        )
+
+    def set_state(self, name: str, **changes: object) -> None:
+        self._states.update(name, **changes)
+
+    def snapshots(self) -> list[tuple[dict[str, str], Snapshot]]:
+        return [({"device": "cpu"}, self.registry.snapshot())]
+
+    async def generate(self, request: Generate, *, stop: Sequence[str] = ()) -> Generation:
+        self._check(request.model, "generate")
+        self.generates.append(request)
+        number = next(self._numbers)
+        self.running.add(number)
+        try:
+            await self.admitting.wait()
+        except asyncio.CancelledError:
+            self._cancel(number)
+            raise
+        generation = Generation(self._tokenizer, request.n, stop, on_close=lambda: self._cancel(number))
+        prompt = _prompt_ids(request, self._tokenizer.encode)
+        generation.accept(len(prompt))
+        task = asyncio.create_task(self._feed(number, generation, request, prompt))
+        self._feeding.add(task)
+        task.add_done_callback(self._feeding.discard)
+        return generation
+
+    async def embed(self, request: Embed) -> Embeddings:
+        self._check(request.model, "embed")
+        self.embeds.append(request)
+        number = next(self._numbers)
+        self.running.add(number)
+        try:
+            await self.going.wait()
+        except asyncio.CancelledError:
+            self._cancel(number)
+            raise
+        self.running.discard(number)
+        vectors = np.stack([vector_of(item, self.dimensions) for item in request.inputs])
+        return Embeddings(vectors, [len(item) for item in request.inputs])
+
+    def _check(self, name: str, task: str) -> None:
+        state = self.resolve(name)
+        if self.refusal is not None:
+            raise self.refusal
+        if state.phase != "ready":
+            raise ModelLoading(f"The model `{name}` is loading.", retry_after_s=2.4)
+        if state.task != task:
+            raise InvalidRequest(f"The model `{name}` does something else.", param="model")
+
+    def _cancel(self, number: int) -> None:
+        if number in self.running:
+            self.running.discard(number)
+            self.cancelled.add(number)
+
+    async def _feed(
+        self, number: int, generation: Generation, request: Generate, token_ids: list[int]
+    ) -> None:
+        limit = len(token_ids) if request.max_tokens is None else request.max_tokens
+        for place, token_id in enumerate(token_ids[:limit]):
+            await self.going.wait()
+            if number not in self.running:
+                return
+            if self.failure is not None and place == self.fails_after:
+                self.running.discard(number)
+                generation.fail(self.failure)
+                return
+            last = place + 1 == min(limit, len(token_ids))
+            finish_reason = ("length" if limit < len(token_ids) else "stop") if last else None
+            logprobs = None
+            if request.top_logprobs is not None:
+                logprobs = [(-0.5, [(token_id, -0.5)] * request.top_logprobs)]
+            if last:
+                self.running.discard(number)
+            for index in range(request.n):
+                generation.feed(
+                    StepEntry(number, index, [token_id], logprobs, finish_reason, 2 if last else 0)
+                )
+            await asyncio.sleep(0)
+
+
+def _prompt_ids(request: Generate, encode: Callable[[str], list[int]]) -> list[int]:
+    if request.prompt_ids is not None:
+        return request.prompt_ids
+    if request.prompt is not None:
+        return encode(request.prompt)
+    assert request.messages is not None
+    content = request.messages[-1]["content"]
+    return encode(content if isinstance(content, str) else content[0]["text"])
+
+
+def vector_of(item: str | list[int], dimensions: int) -> NDArray[np.float32]:
+    """A unit vector that depends on the input."""
+    data = item.encode() if isinstance(item, str) else bytes(item)
+    rng = np.random.default_rng(list(data))
+    vector = rng.standard_normal(dimensions).astype(np.float32)
+    unit: NDArray[np.float32] = vector / np.linalg.norm(vector)
+    return unit

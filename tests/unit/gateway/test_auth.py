@@ -1,0 +1,146 @@
+"""Who gets in: every route and unknown paths, with no key, a wrong one, and one of each scope."""
+
+import base64
+import hashlib
+
+import httpx2
+import pytest
+from starlette.routing import Route
+
+from carpool.gateway.config import GatewayConfig, KeyConfig, Scope
+from tests.unit.gateway.serving import CHAT_PATH, Service, chat
+
+KEYS: dict[str, tuple[Scope, ...]] = {
+    "ask": ("inference",),
+    "watch": ("metrics",),
+    "run": ("admin",),
+    "all": ("inference", "metrics", "admin"),
+}
+UNKNOWN = [
+    "/",
+    "/v1",
+    "/v1/nothing",
+    "/admin",
+    "/healthy",
+    "/health",
+    "//health/live",
+    "/docs/x",
+    "/static/x",
+]
+SCOPES: dict[str, Scope | None] = {
+    "/v1/chat/completions": "inference",
+    "/v1/completions": "inference",
+    "/v1/embeddings": "inference",
+    "/v1/models": "inference",
+    "/v1/models/{model_id:path}": "inference",
+    "/metrics": "metrics",
+    "/dashboard": "metrics",
+    "/dashboard/feed": "metrics",
+    "/docs": None,
+    "/openapi.json": None,
+}
+OPEN = {"/health/live", "/health/ready"}
+
+
+def keyed() -> Service:
+    keys = tuple(
+        KeyConfig(
+            f"sha256:{hashlib.sha256(f'sk-{name}'.encode()).hexdigest()}", name, scopes, f"tenant-{name}"
+        )
+        for name, scopes in KEYS.items()
+    )
+    return Service(GatewayConfig(keys=keys))
+
+
+def routes(service: Service) -> list[tuple[str, str]]:
+    """(method, path template) of everything that is routed."""
+    found = []
+    for route in service.app.routes:
+        assert isinstance(route, Route)
+        found += [(method, route.path) for method in sorted(route.methods or ())]
+    return found
+
+
+async def call(http: httpx2.AsyncClient, method: str, path: str) -> httpx2.Response:
+    return await http.request(method, path.replace("{model_id:path}", "parrot"))
+
+
+def test_the_table_here_covers_every_route() -> None:
+    assert {path for _, path in routes(keyed())} == SCOPES.keys() | OPEN
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        {},
+        {"authorization": "Bearer sk-wrong"},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer"},
+        {"authorization": "sk-all"},
+        {"authorization": "Basic " + base64.b64encode(b":sk-wrong").decode()},
+        {"authorization": "Basic ???"},
+        {"authorization": "Bearer " + hashlib.sha256(b"sk-all").hexdigest()},
+        {"x-api-key": "sk-all"},
+    ],
+)
+async def test_without_a_key_only_health_answers(authorization: dict[str, str]) -> None:
+    service = keyed()
+    async with service.http(**authorization) as http:
+        for method, path in [*routes(service), *(("GET", path) for path in UNKNOWN)]:
+            for tried in (method, "OPTIONS", "DELETE"):
+                reply = await call(http, tried, path)
+                if path in OPEN:
+                    assert reply.status_code == (405 if tried in ("OPTIONS", "DELETE") else 200)
+                else:
+                    assert reply.status_code == 401, (tried, path)
+                    assert reply.headers["www-authenticate"]
+                    assert tried == "HEAD" or reply.json()["error"]["code"] == "invalid_api_key"
+                assert reply.headers["x-request-id"]
+    assert not service.client.generates
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_key_opens_what_its_scopes_cover(name: str) -> None:
+    service = keyed()
+    async with service.http(authorization=f"Bearer sk-{name}") as http:
+        for method, path in routes(service):
+            if path == "/dashboard/feed" and "metrics" in KEYS[name]:
+                continue  # never ends; the dashboard's own tests read it
+            reply = await call(http, method, path)
+            scope = SCOPES.get(path)
+            if scope is None or scope in KEYS[name]:
+                # Let in. The bodies are missing, which is for the endpoint to say.
+                assert reply.status_code == (400 if method == "POST" else 200), (method, path)
+            else:
+                assert reply.status_code == 403, (method, path)
+                assert method == "HEAD" or reply.json()["error"]["code"] == "forbidden"
+        for path in UNKNOWN:
+            assert (await call(http, "GET", path)).status_code == 404
+
+
+async def test_the_key_decides_the_tenant() -> None:
+    service = keyed()
+    for name in ("ask", "all"):
+        async with service.http(authorization=f"bearer sk-{name}") as http:
+            assert (await http.post(CHAT_PATH, json=chat())).status_code == 200
+    assert [request.tenant for request in service.client.generates] == ["tenant-ask", "tenant-all"]
+
+
+async def test_without_configured_keys_everybody_is_local() -> None:
+    service = Service()
+    async with service.http(authorization="Bearer whatever") as http:
+        assert (await http.post(CHAT_PATH, json=chat())).status_code == 200
+        assert (await http.get("/metrics")).status_code == 200
+    assert service.client.generates[0].tenant == "local"
+
+
+async def test_browsers_may_send_the_key_as_a_password_for_pages_only() -> None:
+    service = keyed()
+    password = base64.b64encode(b"me:sk-all").decode()
+    async with service.http(authorization=f"Basic {password}") as http:
+        assert (await http.get("/dashboard")).status_code == 200
+        assert (await http.get("/docs")).status_code == 200
+        assert (await http.post(CHAT_PATH, json=chat())).status_code == 401
+    async with service.http() as http:
+        assert (await http.get("/dashboard")).headers["www-authenticate"].startswith("Basic")
+        assert (await http.get("/v1/models")).headers["www-authenticate"] == "Bearer"
