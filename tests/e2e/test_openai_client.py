@@ -1,0 +1,59 @@
+"""The official client, unmodified."""
+
+import openai
+import pytest
+
+from tests.e2e.server import Server
+
+
+def test_chat_stream_completion_models_and_errors(server: Server) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        names = [model.id for model in client.models.list()]
+        assert names == ["smollm2-135m-instruct", "all-minilm-l6-v2"]
+        assert client.models.retrieve(names[0]).owned_by
+
+        chat = client.chat.completions.create(
+            model=names[0], messages=[{"role": "user", "content": "Say hello."}], max_tokens=16
+        )
+        assert chat.choices[0].message.content
+        assert chat.usage is not None
+        assert chat.usage.completion_tokens <= 16
+
+        with client.chat.completions.stream(
+            model=names[0],
+            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            temperature=0,
+        ) as stream:
+            pieces = [event.delta for event in stream if event.type == "content.delta"]
+            final = stream.get_final_completion()
+        assert "".join(pieces) == final.choices[0].message.content
+
+        plain = client.completions.create(
+            model=names[0], prompt="The capital of France is", max_tokens=4, temperature=0
+        )
+        assert "Paris" in plain.choices[0].text
+
+        with pytest.raises(openai.NotFoundError) as missing:
+            client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "Hi"}])
+        assert missing.value.code == "model_not_found"
+        with pytest.raises(openai.BadRequestError) as long:
+            client.chat.completions.create(
+                model=names[0], messages=[{"role": "user", "content": "word " * 9000}]
+            )
+        assert long.value.code == "context_length_exceeded"
+
+
+async def test_async_client_leaves_a_stream_early(server: Server) -> None:
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as client:
+        for _ in range(3):
+            stream = await client.chat.completions.create(
+                model="smollm2-135m-instruct",
+                messages=[{"role": "user", "content": "Tell me everything."}],
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            async for _chunk in stream:
+                break
+            await stream.close()
+        embedded = await client.embeddings.create(model="all-minilm-l6-v2", input="still here")
+        assert len(embedded.data[0].embedding) == 384
