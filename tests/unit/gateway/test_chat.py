@@ -202,7 +202,7 @@ async def test_a_failure_in_mid_stream_is_the_last_event() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_request_ends_at_its_deadline(stream: bool) -> None:
-    service = Service(GatewayConfig(request_timeout_s=0.01))
+    service = Service(GatewayConfig(request_timeout_s=0.2))
     service.client.going.clear()
     async with service.http() as http:
         reply = await http.post(CHAT_PATH, json=chat(stream=stream))
