@@ -148,7 +148,7 @@ def _welcome(url: str, client: WorkerClient) -> str:
     embed = next((m.name for m in client.models.values() if m.task == "embed"), None)
     if chat is not None:
         question = [{"role": "user", "content": "What is the capital of France?"}]
-        path, body = "chat/completions", json.dumps({"model": chat, "messages": question})
+        path, body = "chat/completions", json.dumps({"model": chat, "temperature": 0, "messages": question})
     else:
         path, body = "embeddings", json.dumps({"model": embed, "input": "Many requests share one ride."})
     return (

@@ -101,7 +101,7 @@ def _prepare_decoder(
         tokenizer=tokenizer.to_json(),
         details={
             "architecture": checkpoint.architecture,
-            "weights": config.weights.value,
+            "weights": runtime.weights.value,
             "kv_blocks": spec.num_blocks,
             "kv_block_tokens": spec.block_size,
             "chat_template": "fallback" if template.is_fallback else "own",

@@ -68,6 +68,12 @@ def test_untied_heads_and_biases(tied: bool, bias: bool) -> None:
     np.testing.assert_allclose(found, llama.logprobs(PROMPT)[-1], atol=1e-4)
 
 
+def test_rotary_parameters_of_newer_configs(llama: RandomLlama) -> None:
+    newer = RandomLlama(rope_theta=None, rope_parameters={"rope_theta": 5000.0, "rope_type": "default"})
+    found = last(load(newer), Row(PROMPT, [0, 1, 2], sample=ALL))
+    np.testing.assert_allclose(found, llama.logprobs(PROMPT)[-1], atol=1e-4)
+
+
 def test_greedy_tokens_are_llamas(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
     assert generate(decoder, PROMPT[:20], 30, [3, 8]) == llama.greedy(PROMPT[:20], 30)
 
@@ -193,7 +199,11 @@ def test_kv_memory_fits_its_budget(llama: RandomLlama) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"hidden_act": "gelu"}, "gelu"), ({"rope_scaling": {"rope_type": "llama3"}}, "rotary")],
+    [
+        ({"hidden_act": "gelu"}, "gelu"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "llama3"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
+    ],
 )
 def test_unsupported_variants_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelFailed, match=message):

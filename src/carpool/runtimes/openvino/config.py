@@ -15,7 +15,7 @@ class WeightFormat(StrEnum):
     F32 = "f32"
     BF16 = "bf16"
     INT8 = "int8"
-    """Eight bits with one scale per output feature; activations and arithmetic in f32."""
+    """Eight bits with one scale per output feature."""
     INT4 = "int4"
     """Four bits in groups of 32. ggml's 4-bit and 8-bit matrices are held exactly as stored."""
 

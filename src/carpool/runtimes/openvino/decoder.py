@@ -57,6 +57,7 @@ def load_decoder(
     report("warming up", 0.9)
     decoder = OpenVinoDecoder(
         compiled,
+        weights=weights,
         vocab_size=int(checkpoint.config["vocab_size"]),
         context_length=int(checkpoint.config["max_position_embeddings"]),
         kv_cache_bytes=config.kv_cache_bytes,
@@ -66,7 +67,7 @@ def load_decoder(
 
 
 def _choose_weights(checkpoint: Checkpoint) -> WeightFormat:
-    """What AUTO stands for; docs/decisions/002-starter-precision.md has the reasons and the measurements."""
+    """What AUTO stands for; docs/decisions/001-starter-precision.md has the reasons and the measurements."""
     if default_precision() == "bf16":
         return WeightFormat.BF16
     match checkpoint.tensor("model.layers.0.mlp.up_proj.weight").format:
@@ -87,8 +88,16 @@ class OpenVinoDecoder:
     """
 
     def __init__(
-        self, compiled: ov.CompiledModel, *, vocab_size: int, context_length: int, kv_cache_bytes: int
+        self,
+        compiled: ov.CompiledModel,
+        *,
+        weights: WeightFormat,
+        vocab_size: int,
+        context_length: int,
+        kv_cache_bytes: int,
     ) -> None:
+        self.weights = weights
+        """How they are held; never AUTO."""
         caches = [port for port in compiled.inputs if "_cache." in port.any_name]
         block_bytes = sum(math.prod(_block_shape(port)) * port.element_type.size for port in caches)
         num_blocks = kv_cache_bytes // block_bytes

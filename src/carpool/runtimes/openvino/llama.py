@@ -31,8 +31,9 @@ class _Llama:
         config = checkpoint.config
         if (activation := config.get("hidden_act", "silu")) != "silu":
             raise ModelFailed(f"Llama with the activation {activation} is not supported")
-        if config.get("rope_scaling") is not None:
-            raise ModelFailed("Llama with scaled rotary embeddings is not supported")
+        rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
+        if (kind := rotary.get("rope_type", rotary.get("type", "default"))) != "default":
+            raise ModelFailed(f"Llama with rotary embeddings of type {kind} is not supported")
         self._checkpoint = checkpoint
         self._weights = weights
         self._num_layers = int(config["num_hidden_layers"])
@@ -46,9 +47,8 @@ class _Llama:
         self._sample_positions = parameter("sample_positions", [-1], ov.Type.i64)
         self._paged = PagedInputs.create()
         self._caches = [KvCache.create(layer) for layer in range(self._num_layers)]
-        self._angles = rotary_angles(
-            self._position_ids, self._head_dim, float(config.get("rope_theta", 10_000.0))
-        )
+        theta = float(rotary.get("rope_theta") or config.get("rope_theta", 10_000.0))
+        self._angles = rotary_angles(self._position_ids, self._head_dim, theta)
 
     def model(self) -> ov.Model:
         embedding = self._matrix("model.embed_tokens")
@@ -83,7 +83,7 @@ class _Llama:
         attended = paged_attention(
             query, key, value, cache, self._paged, num_kv_heads=self._num_kv_heads, head_dim=self._head_dim
         )
-        attended = ops.reshape(attended.output(0), ints(-1, 1, self._num_heads * self._head_dim), False)
+        attended = ops.reshape(attended, ints(-1, 1, self._num_heads * self._head_dim), False)
         return self._linear(attended, f"{name}.o_proj")
 
     def _feed_forward(self, hidden: ov.Node, name: str) -> ov.Node:

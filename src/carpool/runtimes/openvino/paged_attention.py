@@ -75,7 +75,7 @@ def paged_attention(
     *,
     num_kv_heads: int,
     head_dim: int,
-) -> ov.Node:
+) -> ov.Output:
     """Write keys and values to the cache and attend causally, each row to its own past and new tokens.
 
     query is [tokens, heads * head_dim], key and value are [tokens, kv heads * head_dim]; returns
@@ -120,7 +120,7 @@ def paged_attention(
         info[name] = num_kv_heads
     for name in ("k_head_size", "v_head_size"):
         info[name] = head_dim
-    return attention
+    return attention.output(0)  # the others are scores nobody asked for
 
 
 def _f32(value: float) -> ov.Node:
