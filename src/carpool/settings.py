@@ -7,6 +7,7 @@ A nested setting's environment variable is `CARPOOL_` and its path joined by two
 """
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,29 @@ PLAIN_NAMES = {
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the booleans of version 1.2: `on`, `off`, `yes` and `no` are words."""
+    """YAML as version 1.2 has it: `on` and `off` are words, integers are decimal, no name comes twice."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (what PyYAML reads)
-        first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or not tag.endswith(":bool")]
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if not tag.endswith(":int") and (first in "tTfF" or not tag.endswith(":bool"))
+        ]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping. Raises `ConstructorError` for a name that stands there twice."""
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{name!r} stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
 
 
 class AuthSettings(BaseModel):
@@ -86,6 +104,8 @@ class Settings(BaseModel):
             ModelConfig(reference=self.model_name or CHAT_MODEL.reference),
             ModelConfig(reference=EMBEDDING_MODEL.reference),
         )
+        if self.models == ():
+            raise StartError("models: at least one is needed")
         return dataclasses.replace(
             self.worker,
             models=starter if self.models is None else self.models,
@@ -139,7 +159,10 @@ def _from_file(path: Path) -> list[_Given]:
         return []
     if not isinstance(content, dict):
         raise StartError(f"{path} must hold settings as `name: value` lines")
-    return list(_leaves((), content, str(path)))
+    try:
+        return list(_leaves((), content, str(path)))
+    except RecursionError:
+        raise StartError(f"{path} has an anchor that holds itself") from None
 
 
 def _leaves(path: tuple[str, ...], value: Any, origin: str) -> Iterator[_Given]:
@@ -172,8 +195,10 @@ def _put(merged: dict[str, Any], item: _Given) -> None:
     *parents, last = item.path
     place = merged
     for name in parents:
-        inner = place.get(name)
-        place[name] = place = inner if isinstance(inner, dict) else {}
+        inner = place.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise StartError(f"{name} holds settings of its own, it cannot be {inner!r} (see {item.origin})")
+        place = inner
     place[last] = item.value
 
 

@@ -23,6 +23,7 @@ EMBED = {"model": "all-minilm-l6-v2", "input": "Hi"}
         ("/v1/chat/completions", {**CHAT, "max_tokens": 0}, 400, None, "max_tokens"),
         ("/v1/chat/completions", {**CHAT, "max_tokens": 9000}, 400, "context_length_exceeded", None),
         ("/v1/chat/completions", {**CHAT, "frobnicate": 1}, 400, None, "frobnicate"),
+        ("/v1/chat/completions", {**CHAT, "logit_bias": {"9" * 20: 1}}, 400, None, None),
         (
             "/v1/chat/completions",
             {**CHAT, "messages": [{"role": "user", "content": "word " * 9000}]},

@@ -65,6 +65,23 @@ def test_a_signal_drains_and_exits_0(start: Start, signum: int) -> None:
         httpx2.get(f"{server.url}/health/live")
 
 
+def test_a_second_signal_stops_at_once(start: Start) -> None:
+    server = start().wait_ready()
+    body = {
+        "model": "smollm2-135m-instruct",
+        "messages": [{"role": "user", "content": "Tell me a long story."}],
+        "ignore_eos": True,
+        "stream": True,
+    }
+    with server.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as reply:
+        lines = reply.iter_lines()
+        next(line for line in lines if '"content":' in line)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_line("draining")
+        assert server.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in server.output
+
+
 @pytest.mark.parametrize(
     ("settings", "env", "expected"),
     [

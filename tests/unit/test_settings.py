@@ -82,6 +82,12 @@ def test_keys_reach_the_gateway(tmp_path: Path) -> None:
         ("[1, 2]", {}, ["carpool.yaml"]),
         ("a: b: c", {}, ["carpool.yaml", "YAML"]),
         ("max_batch_size: 0", {}, ["max_batch_size"]),
+        ("models: []", {}, ["models"]),
+        ("port: 1\nport: 2", {}, ["port", "twice"]),
+        ("cache: &a\n  threshold: *a\n", {}, ["anchor"]),
+        ("cache: off", {"CARPOOL_CACHE__TTL_S": "5"}, ["cache", "'off'"]),
+        ("port: 1:20", {}, ["port", "1:20"]),
+        ("worker: {drain_s: .inf}", {}, ["drain_s"]),
     ],
 )
 def test_a_bad_setting_is_named_in_one_line(

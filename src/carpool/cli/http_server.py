@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 import socket
+import sys
+import time
 from types import FrameType
 
 import uvicorn
@@ -34,6 +36,8 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._drain: Drain = app.state.drain
+        self._drain_s = drain_s
+        self._signalled_s: float | None = None
         self._listener = listener
         self._client = client
 
@@ -51,14 +55,28 @@ class HttpServer(uvicorn.Server):
         finally:
             watch.cancel()
             await asyncio.wait({watch})
+            if self.force_exit:
+                await self.lifespan.shutdown()  # which uvicorn then leaves out
+            await self._client.stop(self._drain_left_s())
         if not watch.cancelled() and (error := watch.exception()) is not None:
             raise error
         return 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains: new requests are refused, running ones end; the second does not wait."""
+        if self._signalled_s is None:
+            self._signalled_s = time.monotonic()
+            print("draining, a second Ctrl-C stops at once", file=sys.stderr, flush=True)
+        else:
+            self.force_exit = True
         self._drain.begin()
         super().handle_exit(sig, frame)
+
+    def _drain_left_s(self) -> float:
+        """How long running requests may still take, by the one limit that all parts of a stop share."""
+        if self.force_exit or self._signalled_s is None:
+            return 0.0
+        return max(0.0, self._signalled_s + self._drain_s - time.monotonic())
 
     async def _come_up(self, url: str) -> None:
         try:

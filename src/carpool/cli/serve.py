@@ -23,6 +23,8 @@ from carpool.worker.protocol import Embed
 
 _BACKLOG = 2048
 
+_log = logging.getLogger(__name__)
+
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
@@ -50,6 +52,11 @@ async def _serve(settings: Settings) -> int:
     embedder = next(
         (m for m in worker_config.models if settings.cache.embedder in (m.name, *m.aliases)), None
     )
+
+    if embedder is None and settings.cache.mode == "on":
+        _log.warning(
+            "cache: %s is not served: questions are matched by repetition only", settings.cache.embedder
+        )
 
     async def embed(texts: list[str]) -> NDArray[np.float32]:
         request = Embed(id=0, model=settings.cache.embedder, inputs=texts, priority=Priority.REALTIME)

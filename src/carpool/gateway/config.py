@@ -77,6 +77,8 @@ class GatewayConfig:
         names = [key.name for key in self.keys]
         if len(set(names)) < len(names):
             raise StartError("keys: every key needs a name of its own")
+        if len({key.hash for key in self.keys}) < len(self.keys):
+            raise StartError("keys: two of them have the same hash")
         for origin in self.cors_origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise StartError(

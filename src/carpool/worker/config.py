@@ -1,5 +1,6 @@
 """The settings of a worker process and of the gateway's client to it."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -90,8 +91,8 @@ class WorkerConfig:
                 raise StartError(f"{attribute} must be at least 1, not {value}")
         for attribute in ("batch_wait_ms", "drain_s", "restart_backoff_s"):
             value = getattr(self, attribute)
-            if value is not None and not value >= 0:
-                raise StartError(f"{attribute} must not be negative, not {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise StartError(f"{attribute} must be finite and not negative, not {value}")
         if not self.restart_backoff_max_s >= self.restart_backoff_s:
             raise StartError("restart_backoff_max_s must be at least restart_backoff_s")
 
