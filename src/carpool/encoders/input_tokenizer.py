@@ -58,15 +58,20 @@ class InputTokenizer:
         for index, each in enumerate(part, first_index):
             if fault := self._fault(each):
                 raise InvalidRequest(f"input[{index}] {fault}.", param=f"input[{index}]")
-        encoded = iter(self._tokenizer.encode_batch([self._prepared(x) for x in part if isinstance(x, str)]))
+        texts = {index: self._prepared(each) for index, each in enumerate(part) if isinstance(each, str)}
+        # One token too many is enough to know, and a long text takes seconds to encode.
+        enough = self._max_tokens + 1
+        prefixes = {index: self._tokenizer.sufficient_prefix(text, enough) for index, text in texts.items()}
+        encoded = iter(self._tokenizer.encode_batch(list(prefixes.values())))
         token_ids = [next(encoded) if isinstance(each, str) else list(each) for each in part]
         for index, ids in enumerate(token_ids):
             if len(ids) <= self._max_tokens:
                 continue
             if not truncate:
                 name = f"input[{first_index + index}]"
+                least = "at least " if prefixes.get(index) != texts.get(index) else ""
                 raise ContextLengthExceeded(
-                    f"{name} has {len(ids)} tokens, the model takes {self._max_tokens}.", param=name
+                    f"{name} has {least}{len(ids)} tokens, the model takes {self._max_tokens}.", param=name
                 )
             closing = self._closing_ids if isinstance(part[index], str) else []
             token_ids[index] = ids[: self._max_tokens - len(closing)] + closing

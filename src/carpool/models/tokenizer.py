@@ -1,9 +1,11 @@
 """Text to token ids and back."""
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,24 @@ _END_OF_TURN = frozenset(
     {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"}
 )
 """Special tokens which end an answer in every model that has them, though not every model declares them."""
+
+_BERT_WORD = re.compile(r"[0-9A-Za-z][^ \t\n\r]*")
+"""A word that BERT's normalizer cannot drop, as it drops control characters and lone accents. Other white
+space is either dropped, which joins words, or not ASCII, and leaving it out only makes fewer words."""
+
+_SPANS_WORDS = re.compile(rb"[^\t-\r ][\t-\r ]+[^\t-\r ]")
+
+
+@dataclass(frozen=True, slots=True)
+class _ByteLevel:
+    """What bounds the tokens of a text from below, for byte-level BPE that keeps the text as it is."""
+
+    longest: int
+    """Bytes of the longest token."""
+    dropped: bytes
+    """Bytes without a token, which the backend leaves out."""
+    spans_words: bool
+    """Whether some token holds parts of two words."""
 
 
 class Tokenizer:
@@ -140,6 +160,31 @@ class Tokenizer:
         """The text, marked so that special tokens written out in it are encoded as ordinary text."""
         return self._special_start.sub(lambda match: match[0] + GUARD, text)
 
+    def certainly_exceeds(self, text: str, num_tokens: int) -> bool:
+        """Whether a text surely has more than `num_tokens` tokens; far cheaper than to encode it.
+
+        Each token covers at most `longest_token` bytes and one word. False where nothing is known, which is
+        so of every tokenizer but byte-level BPE without a normalizer.
+        """
+        bounds = self._byte_level
+        if bounds is None or len(text) <= num_tokens:
+            return False
+        data = text.replace(GUARD, "").encode(errors="ignore").translate(None, bounds.dropped)
+        if len(data) > num_tokens * bounds.longest:
+            return True
+        return not bounds.spans_words and len(data.split(None, num_tokens)) > num_tokens
+
+    def sufficient_prefix(self, text: str, num_tokens: int) -> str:
+        """The text, or where that is known cheaply, a beginning of it that has the same first `num_tokens`.
+
+        A shortened text has at least `num_tokens` tokens besides those that are added around it. BERT's words
+        are encoded one by one and each gives a token or more; other tokenizers get the whole text.
+        """
+        if len(text) < 2 * num_tokens or not self._is_bert:
+            return text
+        last = next(itertools.islice(_BERT_WORD.finditer(text), num_tokens - 1, None), None)
+        return text if last is None else text[: last.end()]
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
@@ -148,6 +193,45 @@ class Tokenizer:
     def token_bytes(self) -> TokenBytes:
         """The bytes each token stands for. Raises `ModelFailed` where tokens are no pieces of bytes."""
         return TokenBytes(self._backend)
+
+    @property
+    def longest_token(self) -> int | None:
+        """Bytes of text that a token covers at most; None where that is not known."""
+        return None if self._byte_level is None else self._byte_level.longest
+
+    @functools.cached_property
+    def _byte_level(self) -> _ByteLevel | None:
+        """None for a backend that may shorten a text or let a token swallow any number of spaces."""
+        backend = self._backend
+        if backend.normalizer is not None or backend.pre_tokenizer is None:
+            return None
+        splitting = json.loads(backend.pre_tokenizer.__getstate__())
+        steps = splitting.get("pretokenizers", [splitting])
+        keeps_text = {step["type"] for step in steps} <= {"Digits", "ByteLevel", "Split"} and all(
+            step.get("behavior") != "Removed" for step in steps
+        )
+        strips = any(token.lstrip or token.rstrip for token in backend.get_added_tokens_decoder().values())
+        is_byte_level = isinstance(backend.model, tokenizers.models.BPE) and steps[-1]["type"] == "ByteLevel"
+        if strips or not (keeps_text and is_byte_level):
+            return None
+        tokens = [self.token_bytes[id_] for id_ in backend.get_vocab().values()]
+        alphabet = {token[0] for token in tokens if len(token) == 1}
+        return _ByteLevel(
+            longest=max(map(len, tokens)),
+            dropped=bytes(byte for byte in range(256) if byte not in alphabet),
+            spans_words=any(map(_SPANS_WORDS.search, tokens)),
+        )
+
+    @functools.cached_property
+    def _is_bert(self) -> bool:
+        """Whether words are encoded one by one, none of them to nothing."""
+        backend = self._backend
+        return (
+            isinstance(backend.model, tokenizers.models.WordPiece)
+            and isinstance(backend.pre_tokenizer, tokenizers.pre_tokenizers.BertPreTokenizer)
+            and isinstance(backend.normalizer, tokenizers.normalizers.BertNormalizer | None)
+            and not any(" " in token.content for token in backend.get_added_tokens_decoder().values())
+        )
 
     @functools.cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:

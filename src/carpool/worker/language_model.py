@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 
-from carpool.errors import InvalidRequest
+from carpool.errors import ContextLengthExceeded, InvalidRequest
 from carpool.generation import GenerationConfig, GenerationEngine, GenerationRequest, SequenceOutput
 from carpool.inference_engine import Priority
 from carpool.models.chat_template import ChatTemplate
@@ -86,12 +86,23 @@ class LanguageModel:
         match request:
             case Generate(messages=list(messages), prompt=None, prompt_ids=None):
                 text = self._template.render(messages, request.tools)
-                return self._tokenizer.encode(text, add_special_tokens=self._template.is_fallback)
+                return self._encode(text, add_special_tokens=self._template.is_fallback)
             case Generate(messages=None, prompt=str(prompt), prompt_ids=None):
-                return self._tokenizer.encode(prompt)
+                return self._encode(prompt, add_special_tokens=True)
             case Generate(messages=None, prompt=None, prompt_ids=list(prompt_ids)):
                 return prompt_ids
         raise InvalidRequest("Exactly one of messages, a prompt and prompt ids is needed.")
+
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        """Refuse a text that cannot fit before it takes seconds to encode, while others wait."""
+        context = self._runtime.spec.context_length
+        if self._tokenizer.certainly_exceeds(text, context):
+            raise ContextLengthExceeded(
+                f"This model's context length is {context} tokens; the prompt's "
+                f"{len(text.encode(errors='replace'))} bytes are more than that",
+                param="messages",
+            )
+        return self._tokenizer.encode(text, add_special_tokens)
 
     def _on_step(self, outputs: list[SequenceOutput]) -> None:
         entries = [_entry(output) for output in outputs if output.error is None]

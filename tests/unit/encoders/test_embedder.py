@@ -66,6 +66,20 @@ async def test_texts_get_the_special_tokens(start: Start, minilm_tokenizer: Toke
     assert embeddings.token_counts == [4]
 
 
+async def test_a_far_too_long_text_is_cut_or_refused_by_its_beginning(
+    start: Start, minilm_tokenizer: Tokenizer
+) -> None:
+    text = "shared ride, " * 10_000
+    async with start() as (embedder, encoder):
+        with pytest.raises(
+            ContextLengthExceeded, match=r"input\[1\] has at least \d{3} tokens.* 256"
+        ) as caught:
+            await embedder.embed(["a", text])
+        assert caught.value.param == "input[1]"
+        await embedder.embed([text], truncate=True)
+    assert encoder.batches == [[minilm_tokenizer.encode(text)[:255] + minilm_tokenizer.encode("")[1:]]]
+
+
 async def test_concurrent_calls_share_a_batch(start: Start) -> None:
     async with start() as (embedder, encoder):
         first = await occupied(embedder, encoder)

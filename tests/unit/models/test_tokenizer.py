@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from carpool.errors import InvalidRequest, ModelFailed
@@ -18,6 +18,11 @@ FIXTURE: dict[str, Any] = json.loads((Path(__file__).parent / "fixtures" / "smol
 @pytest.fixture(scope="session")
 def smollm2(smollm2_path: Path) -> Tokenizer:
     return Tokenizer.from_checkpoint(open_checkpoint(smollm2_path))
+
+
+@pytest.fixture(scope="session")
+def minilm_tokenizer(minilm_path: Path) -> Tokenizer:
+    return Tokenizer.from_checkpoint(open_checkpoint(minilm_path))
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +102,56 @@ def test_directory_tokenizer_without_truncation(minilm_path: Path) -> None:
     assert [len(ids) for ids in tokenizer.encode_batch(["a", "a " * 1000])] == [3, 1002]
     with pytest.raises(ModelFailed, match="WordPiece"):
         _ = tokenizer.token_bytes
+
+
+PIECES = st.sampled_from(
+    [
+        *["a", " a", "b", "word", "1", "!", "#" * 80, " ", "\n", "\x0b", "\x1c", "\x00", "\u3000", "\u0301"],
+        *["\u00e9", "\u0130", "\u00ad", "\u4e2d", "\U0001f600", "[SEP]", "<|im_end|>", GUARD],
+    ]
+)
+"""Words, and what tokenizers drop, join or split at."""
+TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=40).map("".join))
+
+
+@pytest.mark.model
+@settings(deadline=None)  # the first text waits for the vocabulary's bounds
+@given(text=TEXTS)
+def test_no_text_that_fits_is_said_to_exceed(smollm2: Tokenizer, text: str) -> None:
+    for variant in (text, smollm2.guard(text)):
+        count = len(smollm2.encode(variant, add_special_tokens=False))
+        assert not smollm2.certainly_exceeds(variant, count)
+
+
+@pytest.mark.model
+def test_texts_that_cannot_fit_exceed(smollm2: Tokenizer) -> None:
+    assert smollm2.longest_token == 81
+    assert smollm2.certainly_exceeds("word " * 101, 100)
+    assert smollm2.certainly_exceeds("x" * 8101, 100)
+    assert not smollm2.certainly_exceeds("x" * 8100, 100)
+
+
+def test_a_normalizer_makes_the_bounds_unknown(tmp_path: Path, tiny_llama: TinyLlama) -> None:
+    tiny_llama.metadata |= {"tokenizer.ggml.pre": "qwen2", "tokenizer.ggml.add_bos_token": False}
+    tokenizer = build(tmp_path, tiny_llama)
+    assert tokenizer.longest_token is None
+    assert not tokenizer.certainly_exceeds("word " * 1000, 1)
+
+
+@pytest.mark.model
+@given(text=TEXTS, num_tokens=st.integers(1, 20))
+def test_a_sufficient_prefix_has_the_same_first_tokens(
+    minilm_tokenizer: Tokenizer, text: str, num_tokens: int
+) -> None:
+    prefix = minilm_tokenizer.sufficient_prefix(text, num_tokens)
+    ids, whole = (minilm_tokenizer.encode(each, add_special_tokens=False) for each in (prefix, text))
+    assert ids == whole[: len(ids)]
+    assert prefix == text or len(ids) >= num_tokens
+
+
+@pytest.mark.model
+def test_a_long_text_is_cut_to_its_first_words(minilm_tokenizer: Tokenizer) -> None:
+    assert minilm_tokenizer.sufficient_prefix("word " * 1000, 3) == "word word word"
 
 
 def build(tmp_path: Path, tiny_llama: TinyLlama) -> Tokenizer:

@@ -96,6 +96,8 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: Mod
     async with started(llama) as (client, _):
         with pytest.raises(ContextLengthExceeded, match=rf"{CONTEXT} .* 5000"):
             await client.generate(endless("x" * 5000))
+        with pytest.raises(ContextLengthExceeded, match=rf"{CONTEXT} .* 100000 bytes"):
+            await client.generate(endless("x" * 100_000))
         with pytest.raises(InvalidRequest, match="at least one token"):
             await client.generate(endless(""))
         with pytest.raises(InvalidRequest, match="temperature"):

@@ -49,8 +49,8 @@ def test_bad_models_are_refused(fields: dict[str, Any], message: str) -> None:
         ({"gate_policy": "nice"}, "gate_policy must be one of fifo, priority, wfq, edf, not 'nice'"),
         ({"num_threads": 0}, "num_threads must be at least 1"),
         ({"max_batch_size": 0}, "max_batch_size must be at least 1"),
-        ({"batch_wait_ms": -1.0}, "batch_wait_ms must not be negative"),
-        ({"drain_s": float("nan")}, "drain_s must not be negative"),
+        ({"batch_wait_ms": -1.0}, "batch_wait_ms must be finite and not negative"),
+        ({"drain_s": float("nan")}, "drain_s must be finite and not negative"),
         ({"restart_attempts": 0}, "restart_attempts must be at least 1"),
         ({"restart_backoff_s": 9.0, "restart_backoff_max_s": 1.0}, "restart_backoff_max_s must be at least"),
         (
