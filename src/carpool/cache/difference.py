@@ -32,7 +32,7 @@ def difference(first: str, second: str) -> tuple[str, str] | None:
     turn, and the turns do not begin with the same instruction either ("Translate to French: ..."). One side
     is empty where the other turn only adds something.
     """
-    a, b = _plain_words(first), _plain_words(second)
+    a, b = plain_words(first), plain_words(second)
     shortest, longest = sorted((len(a), len(b)))
     prefix = next((i for i in range(shortest) if a[i] != b[i]), shortest)
     rest = shortest - prefix
@@ -45,10 +45,10 @@ def difference(first: str, second: str) -> tuple[str, str] | None:
 def _same_instruction(first: str, second: str) -> bool:
     """Whether two turns are equal up to the first colon or line break in both of them."""
     heads = [_HEAD.match(text) for text in (first, second)]
-    return all(heads) and len({tuple(_plain_words(head[0])) for head in heads if head}) == 1
+    return all(heads) and len({tuple(plain_words(head[0])) for head in heads if head}) == 1
 
 
-def _plain_words(text: str) -> list[str]:
+def plain_words(text: str) -> list[str]:
     """The words that carry the meaning: "Please, how do I make a cake?" and "how to make cakes" are equal."""
     plain = _POLITE.sub("", " ".join(words(text)))
     plain = _HOW_TO.sub("how to", _CONTRACTED.sub(r"\1 is", plain))

@@ -25,7 +25,7 @@ from carpool.telemetry import Registry
 from tests.unit.cache.bag_of_words import BagOfWords, Clock, answer, ask
 
 QUESTION = "What is the largest planet of our solar system?"
-SIMILAR = "The largest planet of our solar system is which?"
+SIMILAR = "The largest of the planets of our solar system is which?"
 UNLIKE = "How do bees make honey?"
 
 
