@@ -1,6 +1,8 @@
 """What a task costs besides its model: throughput with a no-op, where the time goes, and memory.
 
-python -m bench.inference_engine_overhead [--tasks 1000000]
+    python -m bench.inference_engine_overhead [--tasks 1000000]
+
+All of it, the callers and the model's thread included, shares one core.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import os
 import pstats
 import statistics
 import time
@@ -22,13 +25,13 @@ from carpool.inference_engine import InferenceEngine
 CLIENTS = 256
 
 
-def in_thread(items: list[int]) -> list[int]:
+def synchronous(items: list[int]) -> list[int]:
     """A no-op that runs in the model thread."""
     return items
 
 
-async def on_loop(items: list[int]) -> list[int]:
-    """A no-op that runs on the event loop."""
+async def asynchronous(items: list[int]) -> list[int]:
+    """A no-op that runs on the event loop of the model thread."""
     return items
 
 
@@ -57,7 +60,7 @@ async def closed_loop(model: Any, tasks: int) -> dict[str, float]:
 def profile(tasks: int) -> str:
     """Where the time goes, by function."""
     profiler = cProfile.Profile()
-    profiler.runcall(asyncio.run, closed_loop(in_thread, tasks))
+    profiler.runcall(asyncio.run, closed_loop(synchronous, tasks))
     stats = pstats.Stats(profiler)
     total = stats.total_tt  # type: ignore[attr-defined]
     spent = sorted(stats.stats.items(), key=lambda entry: -entry[1][2])  # type: ignore[attr-defined]
@@ -70,7 +73,7 @@ def profile(tasks: int) -> str:
 async def memory(tasks: int) -> list[dict[str, Any]]:
     """Resident memory while a million tasks go through."""
     rows = []
-    async with InferenceEngine[int, int](in_thread) as engine:
+    async with InferenceEngine[int, int](synchronous) as engine:
 
         async def caller(count: int) -> None:
             for item in range(count):
@@ -90,9 +93,10 @@ def main() -> None:
         "--rounds", type=int, default=5, help="repetitions of each rate, medians are reported"
     )
     options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     rows = []
     for loop_name, run in (("asyncio", asyncio.run), ("uvloop", uvloop.run)):
-        for model in (in_thread, on_loop):
+        for model in (synchronous, asynchronous):
             rounds = [run(closed_loop(model, 100_000)) for _ in range(options.rounds)]
             rows.append(
                 {
@@ -105,6 +109,7 @@ def main() -> None:
             )
     growth = uvloop.run(memory(options.tasks))
     notes = (
+        f"{CLIENTS} callers in a closed loop, on one core with the model's thread.\n\n"
         f"Memory over {options.tasks:,} tasks: {growth[0]['resident MiB']:.1f} MiB after a tenth, "
         f"{growth[-1]['resident MiB']:.1f} MiB at the end.\n\n"
         f"Own time by function (asyncio, model in its thread, under cProfile):\n\n{profile(50_000)}\n"

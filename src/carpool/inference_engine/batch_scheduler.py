@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
 
 from .batch import batch_cost
 from .clock import MONOTONIC, Clock
 from .config import BATCH_SIZE, TIMEOUT
 from .device_gate import DeviceGate, Turn
-from .errors import ModelThreadDied, WrongResultCount
+from .errors import WrongResultCount
 from .events import BatchEvent, Observer, Release
-from .model_thread import ModelThread, Outcome, checked
+from .manual_clock import ManualClock, SimulatedThread
+from .model_thread import ModelThread, Outcome, ProcessFn
 from .out_of_memory import is_out_of_memory
 from .queue_manager import QueueManager
 from .task import InferenceTask, Priority
-
-ProcessFn: TypeAlias = Callable[[list[Any]], Collection[Any] | Awaitable[Collection[Any]]]
-"""Items to one result each, in order. A result that is an exception fails its item only."""
 
 
 class BatchScheduler:
     """Takes batches from the queue, runs them on the model and routes the results.
 
-    One batch is with the model at a time. A function that is not `async` runs in a thread of its own; an
-    `async` one is awaited on the event loop and must not block it. The batch is formed only once the device
-    is granted, from what waits by then.
+    One batch is with the model at a time, in a thread of its own (`ModelThread`). The batch is formed only
+    once the device is granted, from what waits by then.
 
     A call that raises is repeated in halves until the items that make it fail stand alone; only they get
     the error. Running out of memory does the same and lowers the queue's `memory_ceiling` to half of what
@@ -54,7 +48,8 @@ class BatchScheduler:
         self.gate = gate or DeviceGate(clock=clock)
         self.name = name
         self._process_fn = process_fn
-        self._thread = None if _is_async(process_fn) else ModelThread(f"{name}-model")
+        thread = SimulatedThread if isinstance(clock, ManualClock) else ModelThread
+        self._thread = thread(f"{name}-model")
         self._clock = clock
         self._observe = observe
         self._running: list[InferenceTask] = []
@@ -73,7 +68,7 @@ class BatchScheduler:
                 return True
             self._running = batch.tasks
             started = self._clock.time()
-            outcome = await self._call([task.data for task in batch.tasks])
+            outcome = await self._thread.call(self._process_fn, [task.data for task in batch.tasks])
             run_ms = (self._clock.time() - started) * 1e3
         self._running = []
         self._route(batch, outcome)
@@ -87,8 +82,7 @@ class BatchScheduler:
             task.fail(error)
         self._running, self._halves = [], []
         self.queue.fail_all(error)
-        if self._thread is not None:
-            self._thread.stop()
+        self._thread.stop()
 
     def _turn(self) -> Turn:
         priority, deadline = self._urgency()
@@ -121,28 +115,6 @@ class BatchScheduler:
                 return half
         tasks, full = self.queue.take(self.batch_size)
         return _Batch(tasks, Release.FULL if full else release, self.queue.memory_ceiling)
-
-    async def _call(self, items: list[Any]) -> Outcome:
-        if self._thread is None:
-            return await self._await_model(items)
-        return await self._thread.call(
-            cast("Callable[[list[Any]], Collection[Any]]", self._process_fn), items
-        )
-
-    async def _await_model(self, items: list[Any]) -> Outcome:
-        # A task of its own: a function that never suspends must not keep the loop to itself.
-        try:
-            call = cast("Awaitable[Collection[Any]]", self._process_fn(items))
-            return checked(await asyncio.ensure_future(call), len(items))
-        except asyncio.CancelledError as error:
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                raise  # cancelled with the worker; awaiting the call has cancelled it, too
-            death = ModelThreadDied("the model function cancelled itself")
-            death.__cause__ = error
-            return Outcome([], death)
-        except Exception as error:  # the model's own error
-            return Outcome([], error)
 
     def _record(self, batch: _Batch, started: float, run_ms: float, *, failed: bool) -> None:
         """Teach the cost model, and tell the observer."""
@@ -196,7 +168,3 @@ class _Batch:
     release: Release
     ceiling: float
     """The queue's memory ceiling when the tasks were first taken."""
-
-
-def _is_async(function: ProcessFn) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

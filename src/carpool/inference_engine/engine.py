@@ -26,8 +26,8 @@ class InferenceEngine(Generic[Item, Result]):
     """Batches single submissions into calls of `process_fn`.
 
     `process_fn` takes a list of items and returns one result for each, in order; a result that is an
-    exception fails its item only. It runs in a thread of its own, or on the event loop if it is `async`.
-    Everything else lives on the event loop that starts the engine:
+    exception fails its item only. It runs in a thread of its own, on an event loop of that thread if it is
+    `async`. Everything else lives on the event loop that starts the engine:
 
         async with InferenceEngine(model.encode) as engine:
             vector = await engine.submit("a text", cost=12)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, cast
+
+from .model_thread import ModelThread, Outcome, ProcessFn, checked
 
 _SETTLE_ROUNDS = 16
 """Event-loop rounds between two moves: more than the longest chain of callbacks from timer to model call."""
@@ -66,3 +69,20 @@ class ManualClock:
     async def _settle(self) -> None:
         for _ in range(_SETTLE_ROUNDS):
             await asyncio.sleep(0)
+
+
+class SimulatedThread(ModelThread):
+    """Awaits `async` functions on the event loop, since no thread can sleep on a `ManualClock`."""
+
+    async def call(self, function: ProcessFn, items: list[Any]) -> Outcome:
+        """See `ModelThread.call`; functions that are not `async` still run in the thread."""
+        if not _is_async(function):
+            return await super().call(function, items)
+        try:
+            return checked(await cast("Awaitable[Collection[Any]]", function(items)), len(items))
+        except Exception as error:  # the model's own error
+            return Outcome([], error)
+
+
+def _is_async(function: ProcessFn) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

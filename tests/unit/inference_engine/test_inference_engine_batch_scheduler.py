@@ -1,6 +1,7 @@
 """Dispatch rules, failures and what the observer is told."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -225,6 +226,27 @@ async def test_an_asynchronous_model_can_fail_in_every_way() -> None:
     assert isinstance(results[0], ModelThreadDied)
     assert isinstance(results[1], WrongResultCount)
     assert results[2] == 2
+
+
+async def test_an_asynchronous_model_never_holds_up_the_event_loop() -> None:
+    entered, leave = asyncio.Event(), threading.Event()
+    home = asyncio.get_running_loop()
+    loops = set()
+
+    async def blocking(items: list[int]) -> list[int]:
+        loops.add(asyncio.get_running_loop())
+        home.call_soon_threadsafe(entered.set)
+        assert leave.wait(10)
+        return items
+
+    async with InferenceEngine(blocking) as engine:
+        first = engine.enqueue(1)
+        await entered.wait()  # comes through only if the model has not got this loop
+        leave.set()
+        assert await first == 1
+        assert await engine.submit(2) == 2
+    assert len(loops) == 1
+    assert home not in loops
 
 
 @pytest.mark.parametrize("error", [StopIteration("end"), SystemExit(3), KeyboardInterrupt()])
