@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 
 _DECAY = 0.98  # a batch counts half after 34 later ones
+_LATE = 0.01
+"""Share of batches that may run longer than `cost_within` was asked for."""
+_LATE_STEP = 0.02
+"""How far one late batch moves the margin."""
+_ROUNDING = 1e-6
 _MIN_SPREAD = 1e-4  # below this relative variance of cost the two coefficients cannot be told apart
 
 
@@ -20,6 +25,8 @@ class CostModel:
         self.ms_per_cost = 0.0
         self.padding = 1.0
         """Padded cost over plain cost, decaying mean."""
+        self.margin = 1.0
+        """Measured over predicted run time that 99 of 100 batches stay below."""
         self._seen = 0
         self._w = self._x = self._y = self._xx = self._xy = 0.0
 
@@ -37,6 +44,8 @@ class CostModel:
 
     def observe(self, padded_cost: float, plain_cost: float, run_ms: float) -> None:
         """Learn from one successful batch."""
+        if self.fitted and (predicted := self.predict_ms(padded_cost)) > 0:
+            self._widen(run_ms / predicted)
         self._seen += 1
         if self._seen == 1:
             return
@@ -47,6 +56,14 @@ class CostModel:
         self._xx = self._xx * _DECAY + padded_cost * padded_cost
         self._xy = self._xy * _DECAY + padded_cost * run_ms
         self._solve()
+
+    def _widen(self, ratio: float) -> None:
+        """Follow the quantile of a stream (Robbins, Monro 1951): late batches push up, the others let down.
+
+        In balance one batch in 1 / _LATE is late. A single outlier moves it no further than any late batch.
+        """
+        late = ratio > self.margin + _ROUNDING
+        self.margin = max(1.0, self.margin + _LATE_STEP * (late - _LATE))
 
     def _solve(self) -> None:
         spread = self._w * self._xx - self._x * self._x
@@ -74,7 +91,7 @@ class CostModel:
         return self.overhead_ms * batches + self.ms_per_cost * padded
 
     def cost_within(self, run_ms: float) -> float:
-        """The largest cost that is predicted to run no longer than this; infinite if cost does not matter."""
+        """The largest cost that keeps 99 runs of 100 within this; infinite if cost does not matter."""
         if self.ms_per_cost <= 0:
             return math.inf
-        return (run_ms - self.overhead_ms) / self.ms_per_cost
+        return (run_ms / self.margin - self.overhead_ms) / self.ms_per_cost

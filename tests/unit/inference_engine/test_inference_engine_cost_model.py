@@ -1,6 +1,7 @@
 """The fit that predicts run times."""
 
 import math
+import random
 
 import pytest
 from hypothesis import given
@@ -72,3 +73,26 @@ def test_a_backlog_is_counted_in_batches_and_padding() -> None:
     for _ in range(300):
         model.observe(20.0, 10.0, 30.0)
     assert model.padding == pytest.approx(2.0, rel=0.01)
+
+
+def test_a_bound_on_run_time_holds_for_all_but_one_batch_in_a_hundred() -> None:
+    chance = random.Random(7)
+    model = CostModel()
+    late = []
+    for number in range(20_000):
+        bulk = number > 100 and number % 8
+        cost = int(min(64.0, model.cost_within(20.0))) if bulk else 1 + number % 7
+        run_ms = (2 + 0.5 * cost) * chance.lognormvariate(0, 0.15)
+        model.observe(cost, cost, run_ms)
+        if bulk:
+            late.append(run_ms > 20.0)
+    assert sum(late[-10_000:]) / 10_000 < 0.02
+    assert 1.15**1.5 < model.margin < 1.15**3
+
+
+def test_a_steady_model_needs_no_margin() -> None:
+    model = CostModel()
+    for number in range(100):
+        cost = 1 + number % 7
+        model.observe(cost, cost, 2 + 0.5 * cost)
+    assert model.predict_ms(model.cost_within(20.0)) == pytest.approx(20.0, rel=0.05)
