@@ -10,6 +10,8 @@ _LATE = 0.01
 _LATE_STEP = 0.02
 """How far one late batch moves the margin."""
 _ROUNDING = 1e-6
+_TRUSTED_AFTER = 8
+"""Batches: a stall in one of so many makes the others look little worse."""
 _MIN_SPREAD = 1e-4  # below this relative variance of cost the two coefficients cannot be told apart
 
 
@@ -34,6 +36,11 @@ class CostModel:
     def fitted(self) -> bool:
         """Whether predictions rest on at least one batch."""
         return self._seen > 1
+
+    @property
+    def trusted(self) -> bool:
+        """Whether predictions rest on enough batches to refuse work because of them."""
+        return self._seen > _TRUSTED_AFTER
 
     @property
     def dispatch_cost(self) -> float:

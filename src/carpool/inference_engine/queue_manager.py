@@ -210,9 +210,9 @@ class QueueManager:
             raise QueueFull(excess_ms / 1e3 if self.cost_model.fitted else _UNKNOWN_RETRY_S)
 
     def _acceptable(self, items: int, cost: float) -> bool:
-        return (
-            items < self.config.max_queue_items and self._predict_ms(items, cost) <= self.config.max_queue_ms
-        )
+        if items >= self.config.max_queue_items:
+            return False
+        return not self.cost_model.trusted or self._predict_ms(items, cost) <= self.config.max_queue_ms
 
     def _predict_ms(self, items: int, cost: float) -> float:
         max_cost = min(self.config.max_batch_cost, self.memory_ceiling)

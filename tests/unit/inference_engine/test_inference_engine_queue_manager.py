@@ -244,7 +244,7 @@ def test_the_counts_agree_with_a_plain_list(data: st.DataObject) -> None:
 
 def taught(config: EngineConfig, *, ms_per_cost: float = 10.0) -> QueueManager:
     queue = QueueManager(config)
-    for cost in (1.0, 1.0, 2.0, 4.0):
+    for cost in 3 * (1.0, 2.0, 4.0):
         queue.cost_model.observe(cost, cost, ms_per_cost * cost)
     return queue
 
@@ -266,6 +266,13 @@ async def test_retry_after_is_when_there_is_room_again() -> None:
     for _ in range(round(refused.value.retry_after_s * 1e3 / 10.0)):  # the model serves one per 10 ms
         queue.pop()
     queue.put_nowait(new_task())
+
+
+async def test_one_late_batch_refuses_nobody() -> None:
+    queue = QueueManager(EngineConfig(max_queue_ms=30_000.0))
+    for run_ms in (10.0, 10.0, 5_000.0, 10.0):  # the machine stood still for a moment
+        queue.cost_model.observe(1.0, 1.0, run_ms)
+    put(queue, *(new_task() for _ in range(2_000)))
 
 
 async def test_before_anything_is_known_items_bound_the_queue() -> None:
