@@ -14,6 +14,9 @@ class EncoderConfig:
     precision: Literal["f32", "bf16"] | None = None
     """What the forward pass computes in; None: bf16 where the CPU has it, else f32."""
 
+    weights: Literal["auto", "int8"] = "auto"
+    """How the layers' matrices are held: as in the checkpoint, or in eight bits with one scale per row."""
+
     max_batch_size: int = 32
     """Inputs per batch (`MAX_BATCH_SIZE`)."""
 
@@ -32,6 +35,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.precision not in (None, "f32", "bf16"):
             raise StartError(f"precision must be f32 or bf16, not {self.precision!r}", param="precision")
+        if self.weights not in ("auto", "int8"):
+            raise StartError(f"weights must be auto or int8, not {self.weights!r}", param="weights")
         for name in ("max_batch_size", "max_batch_tokens"):
             if getattr(self, name) < 1:
                 raise StartError(f"{name} must be at least 1, not {getattr(self, name)}", param=name)

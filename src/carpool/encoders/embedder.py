@@ -1,23 +1,23 @@
 """An embedding model on the batching core."""
 
-import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carpool.inference_engine import BatchEvent, DeviceGate, EngineConfig, InferenceEngine, Priority
+from carpool.errors import InvalidRequest
+from carpool.inference_engine import DeviceGate, Priority
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.encoder import EncoderRuntime, EncoderSpec
 from carpool.telemetry import Registry
 
+from .batching import EncoderBatches
 from .config import EncoderConfig
 from .input_tokenizer import Inputs, InputTokenizer
-from .metrics import EncoderMetrics
-
-_SLICE = 64
-"""Inputs of a large call that are handled before the event loop gets a chance to do something else."""
+from .scores import Scores
+from .sentence_transformers import SentenceTransformersConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Embedder:
         async with Embedder(runtime, tokenizer, EncoderConfig(), name="all-minilm-l6-v2") as embedder:
             embeddings = await embedder.embed(["a text", "another"])
 
-    `gate` is the device's gate if other models share it; `prompt` is put before every text, lower-cased with
-    it if `lower_case`. The caller closes the runtime after `stop`.
+    `extra` is what the model's directory says of prompts, case and similarity; `gate` is the device's gate if
+    other models share it. The caller closes the runtime after `stop`.
     """
 
     def __init__(
@@ -49,30 +49,17 @@ class Embedder:
         config: EncoderConfig,
         *,
         name: str,
+        extra: SentenceTransformersConfig | None = None,
         gate: DeviceGate | None = None,
         registry: Registry | None = None,
-        prompt: str = "",
-        lower_case: bool = False,
     ) -> None:
-        self.batches = 0
-        """Batches finished, failed ones included."""
+        self._extra = extra or SentenceTransformersConfig()
         self._spec = runtime.spec
-        self._metrics = EncoderMetrics(registry or Registry(), name)
         self._tokenizer = InputTokenizer(
-            tokenizer, runtime.spec.max_tokens, prompt=prompt, lower_case=lower_case
+            tokenizer, runtime.spec.max_tokens, lower_case=self._extra.lower_case
         )
-        self._engine: InferenceEngine[list[int], NDArray[np.float32]] = InferenceEngine(
-            runtime.encode,
-            EngineConfig(
-                max_batch_size=config.max_batch_size,
-                max_batch_cost=config.max_batch_tokens,
-                batch_wait_ms=config.batch_wait_ms,
-                max_queue_ms=config.max_queue_ms,
-                weight=config.weight,
-            ),
-            gate=gate,
-            name=name,
-            observe=self._on_batch,
+        self._batches: EncoderBatches[list[int]] = EncoderBatches(
+            runtime.encode, config, name=name, gate=gate, registry=registry
         )
 
     @property
@@ -81,17 +68,22 @@ class Embedder:
         return self._spec
 
     @property
+    def batches(self) -> int:
+        """Batches finished, failed ones included."""
+        return self._batches.finished
+
+    @property
     def waiting(self) -> int:
         """Inputs that wait for a batch."""
-        return len(self._engine.queue)
+        return self._batches.waiting
 
     def start(self) -> None:
         """Start on the running event loop."""
-        self._engine.start()
+        self._batches.start()
 
     async def stop(self, *, drain: bool = True) -> None:
         """Refuse new inputs, finish those that wait (without `drain`: only the batch that runs), and end."""
-        await self._engine.stop(drain=drain)
+        await self._batches.stop(drain=drain)
 
     async def __aenter__(self) -> "Embedder":
         self.start()
@@ -120,34 +112,32 @@ class Embedder:
         Raises `errors.InvalidRequest` and `errors.ContextLengthExceeded` before anything is queued,
         `inference_engine`'s `QueueFull`, `DeadlineExceeded` and `EngineStopped`, or what the runtime raised.
         """
-        token_ids = await self._tokenizer.tokenize(inputs, truncate)
-        lengths = [len(ids) for ids in token_ids]
-        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # neighbours pad each other least
-        futures: list[asyncio.Future[NDArray[np.float32]]] = []
-        try:
-            for count, index in enumerate(by_length, 1):
-                futures.append(
-                    self._engine.enqueue(
-                        token_ids[index],
-                        priority=priority,
-                        deadline=deadline,
-                        tenant=tenant,
-                        cost=lengths[index],
-                    )
-                )
-                if count % _SLICE == 0:
-                    await asyncio.sleep(0)
-            rows = await asyncio.gather(*futures)
-        finally:
-            for future in futures:
-                future.cancel()
-        vectors = np.empty((len(rows), self._spec.dimensions), np.float32)
-        for start in range(0, len(rows), _SLICE):
-            if start:
-                await asyncio.sleep(0)
-            vectors[by_length[start : start + _SLICE]] = rows[start : start + _SLICE]
+        if not inputs:
+            raise InvalidRequest("There is no input.", param="input")
+        ids = await self._tokenizer.tokenize(inputs, truncate, prompt=self._extra.default_prompt)
+        lengths = list(map(len, ids))
+        vectors = await self._batches.run(ids, lengths, priority=priority, deadline=deadline, tenant=tenant)
         return Embeddings(vectors, lengths)
 
-    def _on_batch(self, event: BatchEvent) -> None:
-        self.batches += 1
-        self._metrics.finished(event, self.waiting)
+    async def score(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+        tenant: str = "local",
+        truncate: bool = False,
+    ) -> Scores:
+        """How similar each document is to a query, each embedded with the model's own prompt for its kind.
+
+        Otherwise as `embed`; `param` of a refusal is `query` or `documents[i]`.
+        """
+        if not documents:
+            raise InvalidRequest("There are no documents.", param="documents")
+        extra, tokenize = self._extra, self._tokenizer.tokenize
+        ids = await tokenize([query], truncate, prompt=extra.query_prompt, name="query")
+        ids += await tokenize(documents, truncate, prompt=extra.document_prompt, name="documents[{}]")
+        lengths = list(map(len, ids))
+        vectors = await self._batches.run(ids, lengths, priority=priority, deadline=deadline, tenant=tenant)
+        return Scores(extra.similarity.of(vectors[0], vectors[1:]), sum(lengths))

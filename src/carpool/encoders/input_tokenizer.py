@@ -1,99 +1,90 @@
 """Inputs of an embedding call to token ids, checked and cut to the model's window."""
 
-import asyncio
-from collections.abc import Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 
 from carpool.errors import ContextLengthExceeded, InvalidRequest
 from carpool.models.tokenizer import Tokenizer
 
+from .tokenizer_thread import TokenizerThread
+
 Inputs = Sequence[str] | Sequence[Sequence[int]]
 """Texts, or token-id sequences that are taken as they are, without special tokens added."""
 
-_SMALL_INPUTS = 8
-_SMALL_CHARS = 1_024
-"""A call up to these sizes is tokenised in place: it takes less time than handing it to a thread and back."""
-
-_SLICE_INPUTS = 64
-_SLICE_CHARS = 32_768
-"""A larger call is handed to the thread in slices of these sizes."""
-
 
 class InputTokenizer:
-    """Tokenises large calls in a thread of its own, slice by slice, so that they hold up nobody.
+    """Checks, tokenises and cuts. `max_tokens` counts special tokens; `lower_case` is for texts."""
 
-    `max_tokens` counts special tokens; `prompt` is put before every text. The thread ends with the object.
-    """
-
-    def __init__(
-        self, tokenizer: Tokenizer, max_tokens: int, *, prompt: str = "", lower_case: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, *, lower_case: bool = False) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._prompt = prompt
         self._lower_case = lower_case
         self._closing_ids = tokenizer.encode("")[1:]  # what follows a text, such as [SEP]
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._thread = TokenizerThread()
 
-    async def tokenize(self, inputs: Inputs, truncate: bool) -> list[list[int]]:
-        """Token ids of each input, in order.
+    async def tokenize(
+        self, inputs: Inputs, truncate: bool, *, prompt: str = "", name: str = "input[{}]"
+    ) -> list[list[int]]:
+        """Token ids of each input, in order; `prompt` is put before every text.
 
         Raises `InvalidRequest` for an input that is empty, not of the right type or not in the vocabulary,
-        and `ContextLengthExceeded` for one that is too long and not to be truncated; `param` is `input` with
-        the input's index.
+        and `ContextLengthExceeded` for one that is too long and not to be truncated; `param` is `name` with
+        the input's index put in.
         """
-        if not inputs:
-            raise InvalidRequest("There is no input.", param="input")
-        if len(inputs) <= _SMALL_INPUTS and sum(map(_size, inputs)) <= _SMALL_CHARS:
-            return self._tokenize_slice(inputs, 0, truncate)
-        loop = asyncio.get_running_loop()
-        token_ids: list[list[int]] = []
-        for part in _slices(inputs):
-            token_ids += await loop.run_in_executor(
-                self._thread, self._tokenize_slice, part, len(token_ids), truncate
-            )
-        return token_ids
+        return await self._thread.map(partial(self._tokenize, truncate, prompt, name), inputs)
 
-    def _tokenize_slice(self, part: Inputs, first_index: int, truncate: bool) -> list[list[int]]:
+    def _tokenize(
+        self, truncate: bool, prompt: str, name: str, part: Sequence[object], first_index: int
+    ) -> list[list[int]]:
         for index, each in enumerate(part, first_index):
-            if fault := self._fault(each):
-                raise InvalidRequest(f"input[{index}] {fault}.", param=f"input[{index}]")
-        texts = {index: self._prepared(each) for index, each in enumerate(part) if isinstance(each, str)}
+            if fault := fault_of(each, self._tokenizer.vocab_size):
+                raise InvalidRequest(f"{name.format(index)} {fault}.", param=name.format(index))
+        texts = [self._prepared(prompt + each) for each in part if isinstance(each, str)]
         # One token too many is enough to know, and a long text takes seconds to encode.
-        enough = self._max_tokens + 1
-        prefixes = {index: self._tokenizer.sufficient_prefix(text, enough) for index, text in texts.items()}
-        encoded = iter(self._tokenizer.encode_batch(list(prefixes.values())))
-        token_ids = [next(encoded) if isinstance(each, str) else list(each) for each in part]
-        for index, ids in enumerate(token_ids):
-            if len(ids) <= self._max_tokens:
-                continue
-            if not truncate:
-                name = f"input[{first_index + index}]"
-                least = "at least " if prefixes.get(index) != texts.get(index) else ""
-                raise ContextLengthExceeded(
-                    f"{name} has {least}{len(ids)} tokens, the model takes {self._max_tokens}.", param=name
-                )
-            closing = self._closing_ids if isinstance(part[index], str) else []
-            token_ids[index] = ids[: self._max_tokens - len(closing)] + closing
+        encoded = iter(self._tokenizer.encode_beginnings(texts, self._max_tokens + 1))
+        token_ids = []
+        for index, each in enumerate(part, first_index):
+            is_text = isinstance(each, str)
+            ids, is_whole = next(encoded) if is_text else (list(each), True)  # type: ignore[call-overload]
+            if len(ids) > self._max_tokens or not is_whole:
+                if not truncate:
+                    raise too_long(name.format(index), len(ids), is_whole, self._max_tokens)
+                closing = self._closing_ids if is_text else []
+                ids = ids[: self._max_tokens - len(closing)] + closing
+            token_ids.append(ids)
         return token_ids
-
-    def _fault(self, each: object) -> str | None:
-        match each:
-            case "":
-                return "is an empty string"
-            case str():
-                return None if _is_unicode(each) else "holds unpaired surrogates, which are not valid Unicode"
-            case [] | ():
-                return "is an empty list"
-            case [*ids]:
-                vocabulary = range(self._tokenizer.vocab_size)
-                valid = all(type(id_) is int and id_ in vocabulary for id_ in ids)
-                return None if valid else f"has a token id that is no integer from 0 to {vocabulary.stop - 1}"
-        return "is neither a string nor a list of token ids"
 
     def _prepared(self, text: str) -> str:
-        text = self._prompt + text
         return text.lower() if self._lower_case else text
+
+
+def fault_of(each: object, vocab_size: int) -> str | None:
+    """What is wrong with an input, if anything is: how a sentence about it goes on."""
+    match each:
+        case "":
+            return "is an empty string"
+        case str():
+            return None if _is_unicode(each) else "holds unpaired surrogates, which are not valid Unicode"
+        case [] | ():
+            return "is an empty list"
+        case [*ids]:
+            vocabulary = range(vocab_size)
+            valid = all(type(id_) is int and id_ in vocabulary for id_ in ids)
+            return None if valid else f"has a token id that is no integer from 0 to {vocab_size - 1}"
+    return "is neither a string nor a list of token ids"
+
+
+def too_long(
+    param: str, num_tokens: int, is_whole: bool, max_tokens: int, company: str = ""
+) -> ContextLengthExceeded:
+    """The refusal of an input with `num_tokens` tokens, or more if that is not the whole of it."""
+    if num_tokens > max_tokens:
+        excess = f"has {'' if is_whole else 'at least '}{num_tokens} tokens"
+    else:
+        excess = "is far too long"
+    return ContextLengthExceeded(
+        f"{param}{company} {excess}; the model takes {max_tokens} tokens.", param=param
+    )
 
 
 def _is_unicode(text: str) -> bool:
@@ -102,19 +93,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeError:
         return False
     return True
-
-
-def _slices(inputs: Inputs) -> Iterator[Inputs]:
-    """Cut inputs so that none of the parts but a long single input takes long."""
-    start = size = 0
-    for index, each in enumerate(inputs):
-        if index > start and (index - start == _SLICE_INPUTS or size >= _SLICE_CHARS):
-            yield inputs[start:index]
-            start, size = index, 0
-        size += _size(each)
-    yield inputs[start:]
-
-
-def _size(each: object) -> int:
-    """Characters or token ids, roughly the time it takes."""
-    return len(each) if isinstance(each, Sized) else 1

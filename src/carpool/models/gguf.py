@@ -9,42 +9,29 @@ import numpy as np
 
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Tensor
+from carpool.models.gguf_architecture import ARCHITECTURES
 from carpool.models.gguf_file import GgufFile
-
-_TOP_LEVEL = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-_IN_BLOCK = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+from carpool.models.hyperparameters import Hyperparameters
 
 
 class GgufCheckpoint:
-    """A GGUF file of the llama architecture; implements `Checkpoint`.
+    """A GGUF file of one of `ARCHITECTURES`; implements `Checkpoint`.
 
     `metadata` holds the file's own keys, for the tokenizer and the chat template. Raises `ModelFailed` for
-    files that this class would present wrongly: other architectures, split files, scaled or partial rotary
-    embeddings, experts.
+    files that this class would present wrongly: other architectures, split files, experts, unknown tensors.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = GgufFile(path)
         self.metadata = self._file.metadata
-        architecture = self.metadata.get("general.architecture")
-        if architecture != "llama":
+        name = self.metadata.get("general.architecture")
+        known = ARCHITECTURES.get(name) if isinstance(name, str) else None
+        if known is None:
+            supported = ", ".join(ARCHITECTURES)
             raise ModelFailed(
-                f"{path} has the architecture {architecture!r}; supported in GGUF files is 'llama'"
+                f"{path} has the architecture {name!r}; supported in GGUF files are {supported}"
             )
+        self._name, self._known = str(name), known
         self._refuse_unsupported()
         self._gguf_name = {self._hugging_face_name(name): name for name in self._file.names}
         self._config = self._read_config()
@@ -56,8 +43,8 @@ class GgufCheckpoint:
 
     @property
     def architecture(self) -> str:
-        """Always LlamaForCausalLM."""
-        return "LlamaForCausalLM"
+        """The class that a file of this `general.architecture` was converted from."""
+        return self._known.hugging_face
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -70,15 +57,15 @@ class GgufCheckpoint:
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name. Raises `ModelFailed` where there is none.
 
-        The rows of query and key projections are copied, since the file has them in another order.
+        The rows of Llama's query and key projections are copied, since the file has them in another order.
         """
         gguf_name = self._gguf_name.get(name)
         if gguf_name is None:
             raise ModelFailed(f"{self.path} has no tensor {name!r}")
         tensor = dataclasses.replace(self._file.tensor(gguf_name), name=name)
-        if ".q_proj." in name:
+        if self._known.interleaves_rotary and ".q_proj." in name:
             return self._restore_row_order(tensor, self._config["num_attention_heads"])
-        if ".k_proj." in name:
+        if self._known.interleaves_rotary and ".k_proj." in name:
             return self._restore_row_order(tensor, self._config["num_key_value_heads"])
         return tensor
 
@@ -98,52 +85,35 @@ class GgufCheckpoint:
     def _refuse_unsupported(self) -> None:
         reasons = {
             "is one part of a split file": self.metadata.get("split.count", 1) != 1,
-            "has a mixture of experts": self.metadata.get("llama.expert_count", 0) != 0,
-            "has scaled rotary embeddings": "rope_freqs.weight" in self._file.names
-            or self.metadata.get("llama.rope.scaling.type", "none") != "none",
+            "has a mixture of experts": self.metadata.get(f"{self._name}.expert_count", 0) != 0,
         }
         for reason, applies in reasons.items():
             if applies:
                 raise ModelFailed(f"{self.path} {reason}, which is not supported in GGUF files")
 
     def _hugging_face_name(self, gguf_name: str) -> str:
+        known = self._known
         match gguf_name.split("."):
-            case [stem, ("weight" | "bias") as kind] if stem in _TOP_LEVEL:
-                return f"{_TOP_LEVEL[stem]}.{kind}"
-            case ["blk", index, stem, ("weight" | "bias") as kind] if stem in _IN_BLOCK and index.isdecimal():
-                return f"model.layers.{index}.{_IN_BLOCK[stem]}.{kind}"
+            case [stem, ("weight" | "bias") as kind] if stem in known.top_level:
+                return f"{known.top_level[stem]}.{kind}"
+            case ["blk", index, stem, ("weight" | "bias") as kind] if (
+                stem in known.in_block and index.isdecimal()
+            ):
+                return f"{known.layers}.{index}.{known.in_block[stem]}.{kind}"
             case _:
                 raise ModelFailed(
-                    f"{self.path} has the tensor {gguf_name!r}, unknown in the llama architecture"
+                    f"{self.path} has the tensor {gguf_name!r}, unknown in the {self._name} architecture"
                 )
 
     def _read_config(self) -> dict[str, Any]:
-        hidden_size = self._integer("llama.embedding_length")
-        num_heads = self._integer("llama.attention.head_count")
-        num_kv_heads = self._integer("llama.attention.head_count_kv", num_heads)
-        head_dim = self._integer("llama.attention.key_length", hidden_size // num_heads)
-        if self._integer("llama.rope.dimension_count", head_dim) != head_dim:
-            raise ModelFailed(
-                f"{self.path} has partial rotary embeddings, which are not supported in GGUF files"
-            )
-        vocab_size = self.tensor("model.embed_tokens.weight").shape[0]
+        vocab_size = self.tensor(f"{self._known.top_level['token_embd']}.weight").shape[0]
+        metadata = Hyperparameters(self.metadata, str(self.path))
         return {
             "architectures": [self.architecture],
-            "model_type": "llama",
-            "hidden_act": "silu",
+            "model_type": self._name,
             "vocab_size": vocab_size,
-            "hidden_size": hidden_size,
-            "intermediate_size": self._integer("llama.feed_forward_length"),
-            "num_hidden_layers": self._integer("llama.block_count"),
-            "num_attention_heads": num_heads,
-            "num_key_value_heads": num_kv_heads,
-            "head_dim": head_dim,
-            "max_position_embeddings": self._integer("llama.context_length"),
-            "rms_norm_eps": self._number("llama.attention.layer_norm_rms_epsilon"),
-            "rope_theta": self._number("llama.rope.freq_base", 10_000.0),
+            **self._known.read_config(self._name, metadata, self._gguf_name),
             "tie_word_embeddings": "lm_head.weight" not in self,
-            "attention_bias": "model.layers.0.self_attn.q_proj.bias" in self,
-            "mlp_bias": "model.layers.0.mlp.up_proj.bias" in self,
             "bos_token_id": self._token_id("bos", vocab_size),
             "eos_token_id": self._token_id("eos", vocab_size),
         }
@@ -155,15 +125,3 @@ class GgufCheckpoint:
                 f"{self.path} names the {name.upper()} token {value!r}, which is not in its vocabulary"
             )
         return value
-
-    def _integer(self, key: str, default: int | None = None) -> int:
-        value = self.metadata.get(key, default)
-        if type(value) is not int or value < 1:
-            raise ModelFailed(f"{self.path}: metadata {key} must be a positive integer, it is {value!r}")
-        return value
-
-    def _number(self, key: str, default: float | None = None) -> float:
-        value = self.metadata.get(key, default)
-        if not isinstance(value, float | int) or not 0 < value < float("inf"):
-            raise ModelFailed(f"{self.path}: metadata {key} must be a positive number, it is {value!r}")
-        return float(value)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 
 from carpool.errors import ModelFailed
+from carpool.models.byte_level_bpe import begin_with, build_byte_level_bpe, byte_level
 
 _CONTROL, _USER_DEFINED = 3, 4
 """Token types of llama.cpp that are cut out of a text before anything else."""
@@ -31,23 +32,19 @@ class _Kind:
     nfc: bool = False
 
 
-def _byte_level(use_regex: bool) -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
-
-
 def _digits_then_words() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), _byte_level(use_regex=True)]
+        [pre_tokenizers.Digits(individual_digits=True), byte_level(use_regex=True)]
     )
 
 
 def _split_by(pattern: str) -> pre_tokenizers.PreTokenizer:
     split = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    return pre_tokenizers.Sequence([split, _byte_level(use_regex=False)])
+    return pre_tokenizers.Sequence([split, byte_level(use_regex=False)])
 
 
 _KINDS = {
-    "gpt-2": _Kind(lambda: _byte_level(use_regex=True)),
+    "gpt-2": _Kind(lambda: byte_level(use_regex=True)),
     "smollm": _Kind(_digits_then_words),
     "llama-bpe": _Kind(lambda: _split_by(_LLAMA_3), ignore_merges=True, add_bos=True),
     "qwen2": _Kind(lambda: _split_by(_QWEN_2), nfc=True),
@@ -68,28 +65,22 @@ def build_from_gguf(metadata: Mapping[str, Any], path: Path) -> Tokenizer:
         )
     kind = _KINDS[pre]
     tokens = _strings(metadata, "tokenizer.ggml.tokens", path)
-    merges = [tuple(merge.split(" ")) for merge in _strings(metadata, "tokenizer.ggml.merges", path)]
+    merges = _strings(metadata, "tokenizer.ggml.merges", path)
     types = metadata.get("tokenizer.ggml.token_type")
     if not isinstance(types, list) or len(types) != len(tokens) or len(set(tokens)) != len(tokens):
         raise ModelFailed(f"{path}: the token list is malformed")
     vocab = {token: id_ for id_, token in enumerate(tokens)}
-    try:
-        tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=kind.ignore_merges))  # type: ignore[arg-type]
-    except Exception as error:  # the library raises no narrower class
-        raise ModelFailed(f"{path}: the tokenizer's merges are malformed: {error}") from error
+    tokenizer = build_byte_level_bpe(vocab, merges, path, ignore_merges=kind.ignore_merges)
     if kind.nfc:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = kind.pre_tokenizer()
-    tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(_added(tokens, types, _CONTROL))
     tokenizer.add_tokens(_added(tokens, types, _USER_DEFINED))
     if metadata.get("tokenizer.ggml.add_bos_token", kind.add_bos):
         bos_id = metadata.get("tokenizer.ggml.bos_token_id")
         if type(bos_id) is not int or not 0 <= bos_id < len(tokens):
             raise ModelFailed(f"{path}: texts must begin with a BOS token, but the file names none")
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{tokens[bos_id]} $A", special_tokens=[(tokens[bos_id], bos_id)]
-        )
+        tokenizer.post_processor = begin_with(tokens[bos_id], bos_id)
     return tokenizer
 
 

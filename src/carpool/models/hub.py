@@ -37,7 +37,8 @@ def fetch_repository(
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ModelFailed(f"{reference} cannot be fetched: {reason}") from error
     if not any(path.suffix in {".safetensors", ".gguf"} for path in unfinished.rglob("*")):
-        raise ModelFailed(f"{reference} has no {reference.file or 'safetensors file'}")
+        wanted = reference.file or "safetensors file, and pickle files are never fetched"
+        raise ModelFailed(f"{reference} has no {wanted}")
     unfinished.rename(target)
 
 

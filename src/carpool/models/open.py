@@ -5,13 +5,14 @@ from pathlib import Path
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.gguf import GgufCheckpoint
+from carpool.models.graph_directory import GraphDirectory, find_graph
 from carpool.models.safetensors import SafetensorsCheckpoint
 
 _PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a GGUF file or a directory with config.json and safetensors files.
+    """Open a GGUF file or a directory with config.json and safetensors files, or with a graph instead.
 
     Raises `ModelFailed` with one sentence for everything else; pickle files are never opened, because reading
     one can run code.
@@ -22,9 +23,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return GgufCheckpoint(path)
     if not path.is_dir():
         raise ModelFailed(f"{path} is neither a directory nor a .gguf file{_pickle_note([path])}")
-    if not any(path.glob("*.safetensors")):
-        raise ModelFailed(f"{path} has no safetensors file{_pickle_note(sorted(path.iterdir()))}")
-    return SafetensorsCheckpoint(path)
+    if any(path.glob("*.safetensors")):
+        return SafetensorsCheckpoint(path)
+    if (graph := find_graph(path)) is not None:
+        return GraphDirectory(path, graph)
+    raise ModelFailed(f"{path} has no safetensors file{_pickle_note(sorted(path.iterdir()))}")
 
 
 def _pickle_note(paths: list[Path]) -> str:

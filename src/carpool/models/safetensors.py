@@ -118,10 +118,7 @@ class SafetensorsCheckpoint:
     def __init__(self, directory: Path) -> None:
         self._path = directory
         self._config = read_json_object(directory / "config.json")
-        architectures = self._config.get("architectures")
-        if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
-            raise ModelFailed(f"{directory / 'config.json'} names no architecture")
-        self._architecture = architectures[0]
+        self._architecture = read_architecture(directory, self._config)
         self._file_of = _open_files(directory)
 
     @property
@@ -148,6 +145,14 @@ class SafetensorsCheckpoint:
         if file is None:
             raise ModelFailed(f"{self._path} has no tensor {name!r}")
         return file.tensor(name)
+
+
+def read_architecture(directory: Path, config: Mapping[str, Any]) -> str:
+    """The first architecture that a directory's config.json names. Raises `ModelFailed` for none."""
+    match config.get("architectures"):
+        case [str(architecture), *_]:
+            return architecture
+    raise ModelFailed(f"{directory / 'config.json'} names no architecture")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Text to token ids and back."""
 
 import functools
-import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,10 @@ from carpool.errors import InvalidRequest, ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.gguf import GgufCheckpoint
 from carpool.models.gguf_tokenizer import build_from_gguf
+from carpool.models.gpt2_tokenizer import build_gpt2_tokenizer
+from carpool.models.pair_template import PairTemplate
 from carpool.models.safetensors import read_json_object
+from carpool.models.text_cut import CHARS_PER_TOKEN, MAX_CHARS_PER_TOKEN, SLACK_TOKENS, TextCut
 from carpool.models.token_bytes import TokenBytes
 
 GUARD = "\ufdd0"
@@ -26,10 +28,6 @@ _END_OF_TURN = frozenset(
     {"<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"}
 )
 """Special tokens which end an answer in every model that has them, though not every model declares them."""
-
-_BERT_WORD = re.compile(r"[0-9A-Za-z][^ \t\n\r]*")
-"""A word that BERT's normalizer cannot drop, as it drops control characters and lone accents. Other white
-space is either dropped, which joins words, or not ASCII, and leaving it out only makes fewer words."""
 
 _SPANS_WORDS = re.compile(rb"[^\t-\r ][\t-\r ]+[^\t-\r ]")
 
@@ -93,14 +91,8 @@ class Tokenizer:
 
     @classmethod
     def _from_directory(cls, directory: Path, config: Mapping[str, Any]) -> "Tokenizer":
-        path = directory / "tokenizer.json"
-        if not path.exists():
-            raise ModelFailed(f"{directory} has no tokenizer.json")
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises no narrower class
-            raise ModelFailed(f"{path} cannot be read: {error}") from error
         settings = _optional(directory / "tokenizer_config.json")
+        backend = _read_backend(directory, config, settings)
         generation = _optional(directory / "generation_config.json")
         end_ids: list[int] = []
         for value in (config.get("eos_token_id"), generation.get("eos_token_id")):
@@ -174,16 +166,36 @@ class Tokenizer:
             return True
         return not bounds.spans_words and len(data.split(None, num_tokens)) > num_tokens
 
-    def sufficient_prefix(self, text: str, num_tokens: int) -> str:
-        """The text, or where that is known cheaply, a beginning of it that has the same first `num_tokens`.
+    def encode_beginnings(
+        self, texts: Sequence[str], num_tokens: int, add_special_tokens: bool = True
+    ) -> list[tuple[list[int], bool]]:
+        """Token ids of each text, and whether they are all of them; far cheaper than to encode long texts.
 
-        A shortened text has at least `num_tokens` tokens besides those that are added around it. BERT's words
-        are encoded one by one and each gives a token or more; other tokenizers get the whole text.
+        Of a long text at least the first `num_tokens` are there and right, special tokens included, unless it
+        has fewer in its first 256 characters for each of them, and what follows is not looked at.
         """
-        if len(text) < 2 * num_tokens or not self._is_bert:
-            return text
-        last = next(itertools.islice(_BERT_WORD.finditer(text), num_tokens - 1, None), None)
-        return text if last is None else text[: last.end()]
+        wanted = num_tokens + SLACK_TOKENS
+        size = CHARS_PER_TOKEN * wanted
+        looked_at = [text[: MAX_CHARS_PER_TOKEN * num_tokens] for text in texts]
+        found: list[tuple[list[int], bool]] = [([], False)] * len(texts)
+        open_ = list(range(len(texts)))
+        while open_:
+            parts = [self._cut.beginning(looked_at[index], size) for index in open_]
+            encoded = self.encode_batch(parts, add_special_tokens)
+            for index, part, ids in zip(open_, parts, encoded, strict=True):
+                found[index] = (ids, len(part) == len(texts[index]))
+            open_ = [
+                index
+                for index, part in zip(open_, parts, strict=True)
+                if len(part) < len(looked_at[index]) and len(found[index][0]) < wanted
+            ]
+            size *= 4
+        return found
+
+    @functools.cached_property
+    def pair_template(self) -> PairTemplate:
+        """How two texts are put into one sequence. Raises `ModelFailed` where they are not."""
+        return PairTemplate.of(self._backend)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; bytes that are not UTF-8 become U+FFFD."""
@@ -223,15 +235,8 @@ class Tokenizer:
         )
 
     @functools.cached_property
-    def _is_bert(self) -> bool:
-        """Whether words are encoded one by one, none of them to nothing."""
-        backend = self._backend
-        return (
-            isinstance(backend.model, tokenizers.models.WordPiece)
-            and isinstance(backend.pre_tokenizer, tokenizers.pre_tokenizers.BertPreTokenizer)
-            and isinstance(backend.normalizer, tokenizers.normalizers.BertNormalizer | None)
-            and not any(" " in token.content for token in backend.get_added_tokens_decoder().values())
-        )
+    def _cut(self) -> TextCut:
+        return TextCut(self._backend)
 
     @functools.cached_property
     def _literal_backend(self) -> tokenizers.Tokenizer:
@@ -260,6 +265,21 @@ class Tokenizer:
 
     def _encode_literally(self, text: str) -> list[int]:
         return self._literal_backend.encode(text.replace(GUARD, ""), add_special_tokens=False).ids
+
+
+def _read_backend(
+    directory: Path, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tokenizers.Tokenizer:
+    path = directory / "tokenizer.json"
+    if path.exists():
+        try:
+            return tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises no narrower class
+            raise ModelFailed(f"{path} cannot be read: {error}") from error
+    backend = build_gpt2_tokenizer(directory, config, settings)
+    if backend is None:
+        raise ModelFailed(f"{directory} has no tokenizer.json")
+    return backend
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The seam between the encoder models and whatever runs their forward pass."""
+"""The seams between the encoder models and whatever runs their forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +18,15 @@ class EncoderSpec:
     """Longest input in tokens, special tokens included."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    """Two texts as a classifier reads them, in one sequence with their special tokens."""
+
+    ids: list[int]
+    second: int
+    """Index of the first token that belongs to the second text; from there on tokens are of type 1."""
+
+
 class EncoderRuntime(Protocol):
     """A loaded encoder with its pooling and normalisation."""
 
@@ -28,6 +37,26 @@ class EncoderRuntime(Protocol):
 
     def encode(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Run one padded batch of token-id sequences; returns [len(batch), dimensions].
+
+        Blocks its thread and releases the GIL while the device works.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device memory."""
+        ...
+
+
+class ClassifierRuntime(Protocol):
+    """A loaded encoder with a classification head, such as a cross-encoder."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Sizes, constant over the runtime's life."""
+        ...
+
+    def classify(self, batch: Sequence[TokenPair]) -> NDArray[np.float32]:
+        """Run one padded batch of pairs; returns the head's logits, [len(batch), dimensions].
 
         Blocks its thread and releases the GIL while the device works.
         """

@@ -1,4 +1,4 @@
-"""An encoder runtime without a model: a test sees its batches and holds it at will."""
+"""Runtimes without a model: a test sees their batches and holds them at will."""
 
 import threading
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from carpool.runtimes.encoder import EncoderSpec
+from carpool.runtimes.encoder import EncoderSpec, TokenPair
 
 POISON = 30_000
 """A batch that holds this token id fails."""
@@ -40,6 +40,20 @@ class RecordingEncoder:
 
     def close(self) -> None:
         self.release()
+
+
+class RecordingClassifier(RecordingEncoder):
+    """Implements `ClassifierRuntime`: a pair's logit is the sum of its second text's ids; types are kept."""
+
+    def __init__(self, max_tokens: int = 256, labels: int = 1) -> None:
+        super().__init__(max_tokens)
+        self.spec = EncoderSpec(dimensions=labels, max_tokens=max_tokens)
+        self.pairs: list[TokenPair] = []
+
+    def classify(self, batch: Sequence[TokenPair]) -> NDArray[np.float32]:
+        self.pairs += batch
+        self.encode([pair.ids for pair in batch])
+        return np.array([[sum(pair.ids[pair.second :])] for pair in batch], np.float32)
 
 
 def vector(ids: Sequence[int]) -> list[int]:

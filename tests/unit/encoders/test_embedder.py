@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import numpy as np
 import pytest
 
-from carpool.encoders import Embedder, EncoderConfig
+from carpool.encoders import Embedder, EncoderConfig, SentenceTransformersConfig
 from carpool.errors import ContextLengthExceeded, InvalidRequest, StartError
 from carpool.inference_engine import DeadlineExceeded, EngineStopped, Priority, QueueFull
 from carpool.models.tokenizer import Tokenizer
@@ -230,7 +230,11 @@ async def test_truncate_cuts_to_the_window_and_keeps_the_closing_token(
 async def test_the_prompt_is_put_before_texts(minilm_tokenizer: Tokenizer) -> None:
     encoder = RecordingEncoder()
     async with Embedder(
-        encoder, minilm_tokenizer, EncoderConfig(), name="recorder", prompt="query: "
+        encoder,
+        minilm_tokenizer,
+        EncoderConfig(),
+        name="recorder",
+        extra=SentenceTransformersConfig(default_prompt="query: "),
     ) as embedder:
         await embedder.embed(["ride"])
     assert encoder.batches == [[minilm_tokenizer.encode("query: ride")]]

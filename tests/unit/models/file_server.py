@@ -1,10 +1,12 @@
 """A small HTTP server for files, with byte ranges and the faults that downloads meet."""
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -30,6 +32,32 @@ class FileServer:
     def ranges(self) -> list[str | None]:
         """Range headers of the requests for wheels."""
         return [range_ for _, path, range_ in self.requests if path.endswith(".whl")]
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def publish_repository(server: FileServer, name: str, files: Mapping[str, bytes]) -> None:
+    """Answer as the hub does for the repository `name` with these files."""
+    server.headers |= {"X-Repo-Commit": COMMIT, "ETag": '"abc"'}
+    tree = [
+        {"type": "file", "path": path, "size": len(data), "oid": "0" * 40} for path, data in files.items()
+    ]
+    info = {"id": name, "sha": COMMIT, "siblings": []}
+    server.files[f"/api/models/{name}/revision/main"] = ("application/json", json.dumps(info).encode())
+    server.files[f"/api/models/{name}/tree/{COMMIT}"] = ("application/json", json.dumps(tree).encode())
+    for path, data in files.items():
+        server.files[f"/{name}/resolve/{COMMIT}/{path}"] = ("application/octet-stream", data)
+
+
+def hub_environment(server: FileServer, directory: Path) -> dict[str, str]:
+    """What makes the hub's client ask this server and keep its own files in `directory`."""
+    return {
+        "HF_ENDPOINT": server.url,
+        "NO_PROXY": "127.0.0.1",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(directory / "hub_home"),
+    }
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The hub client against a small stand-in for the hub, in processes because it reads its address once."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.models.file_server import FileServer, serve
+from carpool.models.open import open_checkpoint
+from carpool.models.tokenizer import Tokenizer
+from tests.unit.models.file_server import FileServer, hub_environment, publish_repository, serve
+from tests.unit.models.tiny_vocabulary import write_vocabulary
+from tests.unit.runtimes.tiny_decoders import DECODERS, VOCAB_SIZE
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "config.json": b"{}",
     "model.safetensors": b"x" * 50_000,
@@ -36,27 +38,14 @@ except CarpoolError as error:
 
 @pytest.fixture
 def hub() -> Iterator[FileServer]:
-    with serve(FileServer(headers={"X-Repo-Commit": COMMIT, "ETag": '"abc"'})) as server:
-        tree = [
-            {"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in FILES.items()
-        ]
-        info = {"id": "org/name", "sha": COMMIT, "siblings": []}
-        server.files["/api/models/org/name/revision/main"] = ("application/json", json.dumps(info).encode())
-        server.files[f"/api/models/org/name/tree/{COMMIT}"] = ("application/json", json.dumps(tree).encode())
-        for name, data in FILES.items():
-            server.files[f"/org/name/resolve/{COMMIT}/{name}"] = ("application/octet-stream", data)
+    with serve(FileServer()) as server:
+        publish_repository(server, "org/name", FILES)
         yield server
 
 
 def run(server: FileServer, reference: str, directory: Path) -> list[str]:
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": server.url,
-        "NO_PROXY": "127.0.0.1",
-        "HF_HUB_DISABLE_XET": "1",
-    }
-    environment["HF_HOME"] = str(directory / "hub_home")
     command = [sys.executable, "-c", SCRIPT, reference, str(directory)]
+    environment = {**os.environ, **hub_environment(server, directory)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return result.stdout.splitlines()
 
@@ -72,6 +61,32 @@ def test_fetches_safetensors_without_pickle_and_code(hub: FileServer, tmp_path: 
     hub.requests.clear()
     assert run(hub, "org/name", tmp_path)[0] == path
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "tiny"),
+    [("gpt2", "gpt2"), ("EleutherAI/gpt-neo-1.3B", "gpt-neo"), ("Qwen/Qwen3-0.6B", "qwen3")],
+)
+def test_names_people_know(hub: FileServer, tmp_path: Path, reference: str, tiny: str) -> None:
+    """Repositories with and without an organisation, whole or in parts, and without tokenizer.json."""
+    directory = DECODERS[tiny].write(tmp_path / "published", shards=1 if tiny == "gpt2" else 3)
+    write_vocabulary(directory, VOCAB_SIZE)
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    (directory / "pytorch_model.bin").write_bytes(b"pickle")
+    publish_repository(hub, reference, {path.name: path.read_bytes() for path in directory.iterdir()})
+    path = Path(run(hub, reference, tmp_path)[0])
+    assert names_below(path) == {file.name for file in directory.iterdir()} - {"pytorch_model.bin"}
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.architecture == DECODERS[tiny].architecture
+    for name, weight in DECODERS[tiny].weights().items():
+        assert checkpoint.tensor(name).data.tobytes() == weight.tobytes()
+    assert Tokenizer.from_checkpoint(checkpoint).encode("the ride")[0] == 116
+
+
+def test_repositories_of_pickle_files_are_refused(hub: FileServer, tmp_path: Path) -> None:
+    publish_repository(hub, "org/old", {"config.json": b"{}", "pytorch_model.bin": b"pickle"})
+    (line,) = run(hub, "org/old", tmp_path)
+    assert line == "ModelFailed: hf:org/old has no safetensors file, and pickle files are never fetched"
 
 
 def test_fetches_one_named_gguf_file(hub: FileServer, tmp_path: Path) -> None:

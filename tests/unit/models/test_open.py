@@ -4,6 +4,7 @@ import pytest
 
 from carpool.errors import ModelFailed
 from carpool.models.gguf import GgufCheckpoint
+from carpool.models.graph_directory import GraphDirectory
 from carpool.models.open import open_checkpoint
 from tests.unit.models.tiny_llama import TinyLlama
 
@@ -24,8 +25,24 @@ def test_pickle_files_are_refused_in_one_sentence(tmp_path: Path, name: str) -> 
 def test_openvino_weights_are_not_called_pickle(tmp_path: Path) -> None:
     (tmp_path / "openvino_model.bin").touch()
     (tmp_path / "openvino_model.xml").touch()
-    with pytest.raises(ModelFailed, match=r"no safetensors file$"):
+    with pytest.raises(ModelFailed, match=r"config\.json cannot be read"):
         open_checkpoint(tmp_path)
+    (tmp_path / "openvino_model.xml").unlink()
+    with pytest.raises(ModelFailed, match=r"openvino_model\.bin is a pickle file"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_directory_with_a_graph_instead_of_tensors(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "hidden_size": 8}')
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").touch()
+    checkpoint = open_checkpoint(tmp_path)
+    assert isinstance(checkpoint, GraphDirectory)
+    assert (checkpoint.graph, checkpoint.path) == (tmp_path / "onnx" / "model.onnx", tmp_path)
+    assert (checkpoint.architecture, checkpoint.config["hidden_size"]) == ("BertModel", 8)
+    assert "embeddings.word_embeddings.weight" not in checkpoint
+    with pytest.raises(ModelFailed, match="no tensor"):
+        checkpoint.tensor("embeddings.word_embeddings.weight")
 
 
 def test_missing_paths(tmp_path: Path) -> None:

@@ -139,19 +139,44 @@ def test_a_normalizer_makes_the_bounds_unknown(tmp_path: Path, tiny_llama: TinyL
 
 
 @pytest.mark.model
-@given(text=TEXTS, num_tokens=st.integers(1, 20))
-def test_a_sufficient_prefix_has_the_same_first_tokens(
-    minilm_tokenizer: Tokenizer, text: str, num_tokens: int
+@given(text=TEXTS, times=st.integers(1, 60), num_tokens=st.integers(1, 20))
+def test_a_beginning_has_the_same_first_tokens(
+    minilm_tokenizer: Tokenizer, text: str, times: int, num_tokens: int
 ) -> None:
-    prefix = minilm_tokenizer.sufficient_prefix(text, num_tokens)
-    ids, whole = (minilm_tokenizer.encode(each, add_special_tokens=False) for each in (prefix, text))
-    assert ids == whole[: len(ids)]
-    assert prefix == text or len(ids) >= num_tokens
+    text = (text * times)[: 256 * num_tokens]
+    [(ids, is_whole)] = minilm_tokenizer.encode_beginnings([text], num_tokens, add_special_tokens=False)
+    whole = minilm_tokenizer.encode(text, add_special_tokens=False)
+    assert ids[:num_tokens] == whole[:num_tokens]
+    assert len(ids) >= num_tokens or is_whole
+    assert not is_whole or ids == whole
 
 
 @pytest.mark.model
-def test_a_long_text_is_cut_to_its_first_words(minilm_tokenizer: Tokenizer) -> None:
-    assert minilm_tokenizer.sufficient_prefix("word " * 1000, 3) == "word word word"
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 100_000, "\u4e2d" * 100_000, "\u043f\u043e\u0435\u0437\u0434 " * 100_000, "!\n" * 100_000],
+)
+def test_of_a_long_text_only_the_beginning_is_encoded(minilm_tokenizer: Tokenizer, text: str) -> None:
+    [(ids, is_whole), short] = minilm_tokenizer.encode_beginnings([text, "a b"], 100)
+    assert (100 < len(ids) < 2_000, is_whole) == (True, False)
+    assert ids[:100] == minilm_tokenizer.encode(text[:10_000])[:100]
+    assert short == (minilm_tokenizer.encode("a b"), True)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("filling", [" ", "x", "\u0301", "\u3042"])
+def test_what_is_far_from_any_token_is_not_looked_at(minilm_tokenizer: Tokenizer, filling: str) -> None:
+    [(ids, is_whole)] = minilm_tokenizer.encode_beginnings(["a " + filling * 100_000 + " b"], 20)
+    assert ids[:2] == minilm_tokenizer.encode("a")[:2]
+    assert not is_whole
+
+
+@pytest.mark.model
+def test_two_texts_in_one_sequence(minilm_tokenizer: Tokenizer, smollm2: Tokenizer) -> None:
+    template = minilm_tokenizer.pair_template
+    assert (template.before, template.between, template.after) == ([101], [102], [102])
+    assert template.between_first == 1
+    assert smollm2.pair_template.num_tokens == 0
 
 
 def build(tmp_path: Path, tiny_llama: TinyLlama) -> Tokenizer:

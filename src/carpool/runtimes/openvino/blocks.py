@@ -2,7 +2,10 @@
 
 import numpy as np
 import openvino as ov
+from numpy.typing import NDArray
 from openvino import opset15 as ops
+
+from carpool.errors import ModelFailed
 
 
 def ints(*values: int) -> ov.Node:
@@ -35,24 +38,40 @@ def rms_norm(x: ov.Node, weight: ov.Node, eps: float) -> ov.Node:
     )
 
 
-def rotary_angles(position_ids: ov.Node, head_dim: int, theta: float) -> tuple[ov.Node, ov.Node]:
+def activation(name: str, x: ov.Node) -> ov.Node:
+    """The activation function of Hugging Face's name. Raises `ModelFailed` for one that is not supported."""
+    match name:
+        case "silu" | "swish":
+            return ops.swish(x)
+        case "gelu":
+            return ops.gelu(x, "erf")
+        case "gelu_new" | "gelu_pytorch_tanh":
+            return ops.gelu(x, "tanh")
+        case "relu":
+            return ops.relu(x)
+    raise ModelFailed(f"the activation {name!r} is not supported")
+
+
+def split_heads(x: ov.Node, num_heads: int, head_dim: int) -> ov.Node:
+    """[tokens, 1, heads * head_dim] as [tokens, heads, 1, head_dim]."""
+    return ops.reshape(x, ints(-1, num_heads, 1, head_dim), False)
+
+
+def rotary_angles(position_ids: ov.Node, frequencies: NDArray[np.float64]) -> tuple[ov.Node, ov.Node]:
     """Cosines and sines of the rotary embedding, each [tokens, 1, 1, head_dim], of positions [tokens]."""
-    frequencies = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     positions = ops.convert(ops.reshape(position_ids, ints(-1, 1, 1, 1), False), "f32")
     angles = ops.multiply(positions, ops.constant(frequencies.astype(np.float32).reshape(1, 1, 1, -1)))
     angles = ops.concat([angles, angles], -1)
     return ops.cos(angles), ops.sin(angles)
 
 
-def rope(x: ov.Node, angles: tuple[ov.Node, ov.Node], num_heads: int, head_dim: int) -> ov.Node:
-    """Rotate the halves of every head of x [tokens, 1, heads * head_dim]; returns [tokens, heads * head_dim].
+def rope(heads: ov.Node, angles: tuple[ov.Node, ov.Node], head_dim: int) -> ov.Node:
+    """Rotate the halves of every head of [tokens, heads, 1, head_dim].
 
     Su et al., https://arxiv.org/abs/2104.09864, in Hugging Face's layout. Becomes the plugin's RoPE node,
     which wants [batch, heads, tokens, head_dim]: tokens stand on the batch axis, so nothing is transposed.
     """
     cos, sin = angles
-    heads = ops.reshape(x, ints(-1, num_heads, 1, head_dim), False)
     halves = ops.variadic_split(heads, ops.constant(3, ov.Type.i64), ints(head_dim // 2, head_dim // 2))
     rotated = ops.concat([ops.multiply(halves.output(1), scalar(-1)), halves.output(0)], -1)
-    turned = ops.add(ops.multiply(heads, cos), ops.multiply(rotated, sin))
-    return ops.reshape(turned, ints(-1, num_heads * head_dim), False)
+    return ops.add(ops.multiply(heads, cos), ops.multiply(rotated, sin))

@@ -10,9 +10,10 @@ class WeightFormat(StrEnum):
     """How the weight matrices of a decoder are held in memory."""
 
     AUTO = "auto"
-    """bf16 where the CPU computes in it natively. Elsewhere int4 for a file whose matrices are 4-bit already,
-    int8 for one with other quantised matrices, f32 for the rest."""
+    """int4 for a file whose matrices are 4-bit already, int8 for one with other quantised matrices. For the
+    rest bf16 where the CPU computes in it natively, elsewhere f32."""
     F32 = "f32"
+    """Computed in f32, too. All other formats are computed in bf16 where the CPU has it."""
     BF16 = "bf16"
     INT8 = "int8"
     """Eight bits with one scale per output feature."""
@@ -24,7 +25,7 @@ class KvCachePrecision(StrEnum):
     """How keys and values are held in KV memory."""
 
     AUTO = "auto"
-    """The CPU plugin's default, u8."""
+    """bf16 where the model is computed in bf16, elsewhere u8."""
     U8 = "u8"
     BF16 = "bf16"
     """Only where the model itself is computed in bf16."""

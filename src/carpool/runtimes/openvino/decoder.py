@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -11,15 +12,29 @@ from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
 from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
-from carpool.runtimes.openvino.device import compile_model, default_precision
-from carpool.runtimes.openvino.llama import build_llama
+from carpool.runtimes.openvino.decoder_graph import DecoderGraph
+from carpool.runtimes.openvino.device import Precision, compile_model, default_precision
+from carpool.runtimes.openvino.gpt2 import Gpt2
+from carpool.runtimes.openvino.gpt_neo import GptNeo
+from carpool.runtimes.openvino.llama import Llama
+from carpool.runtimes.openvino.mistral import Mistral
+from carpool.runtimes.openvino.padding import without_lone_row
+from carpool.runtimes.openvino.qwen2 import Qwen2
+from carpool.runtimes.openvino.qwen3 import Qwen3
 from carpool.runtimes.sampling import sample
 from carpool.runtimes.step_check import check_batch
 
 OnProgress = Callable[[str, float], object]
 """Called with a phase and the share of the loading that is done when it begins, 0 to 1."""
 
-_GRAPHS: Mapping[str, Callable[[Checkpoint, WeightFormat], ov.Model]] = {"LlamaForCausalLM": build_llama}
+_GRAPHS: Mapping[str, type[DecoderGraph]] = {
+    "GPT2LMHeadModel": Gpt2,
+    "GPTNeoForCausalLM": GptNeo,
+    "LlamaForCausalLM": Llama,
+    "MistralForCausalLM": Mistral,
+    "Qwen2ForCausalLM": Qwen2,
+    "Qwen3ForCausalLM": Qwen3,
+}
 _CACHE_LINE = 64
 
 
@@ -35,48 +50,66 @@ def load_decoder(
     Raises `ModelFailed` for a checkpoint that cannot be built, `StartError` for KV memory too small for a
     single block.
     """
-    build = _GRAPHS.get(checkpoint.architecture)
-    if build is None:
+    kind = _GRAPHS.get(checkpoint.architecture)
+    if kind is None:
         raise ModelFailed(
             f"{checkpoint.architecture} is not a decoder that can run here; supported: {', '.join(_GRAPHS)}"
         )
-    weights = _choose_weights(checkpoint) if config.weights is WeightFormat.AUTO else config.weights
+    auto = config.weights is WeightFormat.AUTO
+    weights = _choose_weights(kind.stored_format(checkpoint)) if auto else config.weights
     report = on_progress or (lambda _phase, _share: None)
     report("building", 0.0)
-    model = build(checkpoint, weights)
+    graph = kind(checkpoint, weights)
+    model = _build(graph, checkpoint)
     report("compiling", 0.4)
-    properties = {}
-    if config.kv_cache_precision is not KvCachePrecision.AUTO:
-        properties["KV_CACHE_PRECISION"] = config.kv_cache_precision.value
+    precision: Precision = "f32" if weights is WeightFormat.F32 else default_precision()
     compiled = compile_model(
         model,
         num_threads=num_threads,
-        precision=default_precision() if weights is WeightFormat.BF16 else "f32",
-        properties=properties,
+        precision=precision,
+        properties=_properties(precision, config.kv_cache_precision),
     )
     report("warming up", 0.9)
     decoder = OpenVinoDecoder(
         compiled,
         weights=weights,
-        vocab_size=int(checkpoint.config["vocab_size"]),
-        context_length=int(checkpoint.config["max_position_embeddings"]),
+        vocab_size=graph.vocab_size,
+        context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
     )
     report("ready", 1.0)
     return decoder
 
 
-def _choose_weights(checkpoint: Checkpoint) -> WeightFormat:
+def _build(graph: DecoderGraph, checkpoint: Checkpoint) -> ov.Model:
+    try:
+        return graph.model()
+    except RuntimeError as error:  # tensors whose shapes contradict each other or config.json
+        reason = str(error).strip().splitlines()[-1]
+        raise ModelFailed(f"{checkpoint.path} cannot be built as its config.json says: {reason}") from error
+
+
+def _choose_weights(stored: TensorFormat) -> WeightFormat:
     """What AUTO stands for; docs/decisions/001-starter-precision.md has the reasons and the measurements."""
-    if default_precision() == "bf16":
-        return WeightFormat.BF16
-    match checkpoint.tensor("model.layers.0.mlp.up_proj.weight").format:
+    match stored:
         case TensorFormat.Q4_0 | TensorFormat.Q4_1:
             return WeightFormat.INT4
         case TensorFormat.F32 | TensorFormat.F16 | TensorFormat.BF16:
-            return WeightFormat.F32
+            return WeightFormat.BF16 if default_precision() == "bf16" else WeightFormat.F32
         case _:
             return WeightFormat.INT8
+
+
+def _properties(precision: Precision, kv_cache_precision: KvCachePrecision) -> dict[str, Any]:
+    """Of the CPU plugin, for a model computed in `precision`; decision 001 has the measurements."""
+    properties: dict[str, Any] = {}
+    if precision == "bf16":
+        properties["KV_CACHE_PRECISION"] = "bf16"
+        # Rounding activations to 8 bits pays where bf16 has no matrix units, and only there.
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+    if kv_cache_precision is not KvCachePrecision.AUTO:
+        properties["KV_CACHE_PRECISION"] = kv_cache_precision.value
+    return properties
 
 
 class OpenVinoDecoder:
@@ -111,7 +144,7 @@ class OpenVinoDecoder:
         self._request = compiled.create_infer_request()
         self._kv_memory = []  # an ov.Tensor does not keep its array alive
         for port in caches:
-            shape = [num_blocks, *_block_shape(port)]
+            shape = [num_blocks + 1, *_block_shape(port)]  # the last for the padding
             memory = _zeros(math.prod(shape) * port.element_type.size)
             self._kv_memory.append(memory)
             self._request.set_tensor(port, ov.Tensor(memory, ov.Shape(shape), port.element_type))
@@ -130,6 +163,8 @@ class OpenVinoDecoder:
         if the batch needs its tokens.
         """
         check_batch(batch, self._spec)
+        samples = batch.samples
+        batch = without_lone_row(batch, self._spec.num_blocks)
         token_ids = batch.token_ids
         if self._last is not None:
             self._last.settle()
@@ -150,7 +185,7 @@ class OpenVinoDecoder:
         for name, array in inputs.items():
             self._request.set_tensor(name, ov.Tensor(np.asarray(array)))
         self._request.start_async()
-        self._last = _Step(self._request, batch.samples)
+        self._last = _Step(self._request, samples)
         return self._last
 
     def close(self) -> None:
@@ -182,7 +217,8 @@ class _Step:
         if self._outcome is None:
             try:
                 self._request.wait()
-                self._outcome = sample(self._request.get_output_tensor(0).data, self._samples)
+                logits = self._request.get_output_tensor(0).data
+                self._outcome = sample(logits[: len(self._samples)], self._samples)
             except Exception as error:
                 self._outcome = error
         return self._outcome

@@ -4,101 +4,79 @@ The architecture is that of Touvron et al., https://arxiv.org/abs/2302.13971, wi
 Face's `LlamaForCausalLM`. SmolLM2 and others of the family are the same graph.
 """
 
+import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.dequantize import dequantize
-from carpool.runtimes.openvino.blocks import ints, linear, rms_norm, rope, rotary_angles
+from carpool.runtimes.openvino.blocks import activation, rms_norm, rope, rotary_angles, split_heads
 from carpool.runtimes.openvino.config import WeightFormat
-from carpool.runtimes.openvino.paged_attention import KvCache, PagedInputs, paged_attention, parameter
-from carpool.runtimes.openvino.weights import matrix
+from carpool.runtimes.openvino.decoder_graph import DecoderGraph
+from carpool.runtimes.openvino.rotary import rotary_frequencies
+
+FREQUENCY_DIVISORS = "rope_freqs.weight"
+"""GGUF's form of Llama 3.1's rotary embeddings, [head_dim / 2]."""
 
 
-def build_llama(checkpoint: Checkpoint, weights: WeightFormat) -> ov.Model:
-    """The graph of a checkpoint.
+class Llama(DecoderGraph):
+    """Root-mean-square norms, rotary positions, grouped-query attention and a gated feed-forward layer."""
 
-    Inputs, with T tokens and S samples: `input_ids` and `position_ids` i64 [T], `sample_positions` i64 [S]
-    (which of the T tokens' logits are wanted), those of `PagedInputs`, and a `KvCache` per layer. Output:
-    `logits` f32 [S, vocab_size]. Raises `ModelFailed` for a variant that is not supported.
-    """
-    return _Llama(checkpoint, weights).model()
+    word_embedding = "embed_tokens.weight"
+    typical_matrix = "layers.0.mlp.up_proj.weight"
 
-
-class _Llama:
     def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        config = checkpoint.config
-        if (activation := config.get("hidden_act", "silu")) != "silu":
-            raise ModelFailed(f"Llama with the activation {activation} is not supported")
-        rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if (kind := rotary.get("rope_type", rotary.get("type", "default"))) != "default":
-            raise ModelFailed(f"Llama with rotary embeddings of type {kind} is not supported")
-        self._checkpoint = checkpoint
-        self._weights = weights
-        self._num_layers = int(config["num_hidden_layers"])
-        self._num_heads = int(config["num_attention_heads"])
-        self._num_kv_heads = int(config.get("num_key_value_heads") or self._num_heads)
-        self._head_dim = int(config.get("head_dim") or config["hidden_size"] // self._num_heads)
-        self._vocab_size = int(config["vocab_size"])
-        self._eps = float(config["rms_norm_eps"])
-        self._input_ids = parameter("input_ids", [-1], ov.Type.i64)
-        self._position_ids = parameter("position_ids", [-1], ov.Type.i64)
-        self._sample_positions = parameter("sample_positions", [-1], ov.Type.i64)
-        self._paged = PagedInputs.create()
-        self._caches = [KvCache.create(layer) for layer in range(self._num_layers)]
-        theta = float(rotary.get("rope_theta") or config.get("rope_theta", 10_000.0))
-        self._angles = rotary_angles(self._position_ids, self._head_dim, theta)
-
-    def model(self) -> ov.Model:
-        embedding = self._matrix("model.embed_tokens")
-        tied = "lm_head.weight" not in self._checkpoint
-        rows = ops.constant(0, ov.Type.i64)
-        # [tokens, 1, hidden]: three axes, as the plugin's fusions want.
-        hidden = ops.unsqueeze(ops.gather(embedding, self._input_ids, rows), ints(1))
-        for layer in range(self._num_layers):
-            hidden = self._layer(hidden, layer)
-        hidden = self._norm(ops.gather(hidden, self._sample_positions, rows), "model.norm")
-        logits = linear(hidden, embedding if tied else self._matrix("lm_head"))
-        result = ops.result(ops.reshape(logits, ints(-1, self._vocab_size), False))
-        result.output(0).set_names({"logits"})
-        inputs = [self._input_ids, self._position_ids, self._sample_positions, *self._paged.parameters]
-        for cache in self._caches:
-            inputs += [cache.key, cache.value]
-        return ov.Model([result], inputs, "llama")
+        super().__init__(checkpoint, weights)
+        config = self._config
+        self.num_layers = config.integer("num_hidden_layers")
+        self.context_length = config.integer("max_position_embeddings")
+        self._activation = config.text("hidden_act", "silu")
+        self._eps = config.number("rms_norm_eps")
+        self._num_heads = config.integer("num_attention_heads")
+        self._num_kv_heads = config.integer("num_key_value_heads", self._num_heads)
+        self._head_dim = config.integer("head_dim", config.integer("hidden_size") // self._num_heads)
+        frequencies = rotary_frequencies(config, self._head_dim)
+        if FREQUENCY_DIVISORS in checkpoint:
+            frequencies /= dequantize(checkpoint.tensor(FREQUENCY_DIVISORS)).astype(np.float64)
+        self._angles = rotary_angles(self._position_ids, frequencies)
 
     def _layer(self, hidden: ov.Node, layer: int) -> ov.Node:
-        name = f"model.layers.{layer}"
+        name = f"layers.{layer}"
         normed = self._norm(hidden, f"{name}.input_layernorm")
-        hidden = ops.add(hidden, self._attend(normed, f"{name}.self_attn", self._caches[layer]))
+        hidden = ops.add(hidden, self._self_attention(normed, f"{name}.self_attn", layer))
         normed = self._norm(hidden, f"{name}.post_attention_layernorm")
         return ops.add(hidden, self._feed_forward(normed, f"{name}.mlp"))
 
-    def _attend(self, hidden: ov.Node, name: str, cache: KvCache) -> ov.Node:
-        query = rope(self._linear(hidden, f"{name}.q_proj"), self._angles, self._num_heads, self._head_dim)
-        key = rope(self._linear(hidden, f"{name}.k_proj"), self._angles, self._num_kv_heads, self._head_dim)
-        value = ops.reshape(
-            self._linear(hidden, f"{name}.v_proj"), ints(-1, self._num_kv_heads * self._head_dim), False
+    def _final_norm(self, hidden: ov.Node) -> ov.Node:
+        return self._norm(hidden, "norm")
+
+    def _self_attention(self, hidden: ov.Node, name: str, layer: int) -> ov.Node:
+        query = self._heads(hidden, f"{name}.q", self._num_heads)
+        key = self._heads(hidden, f"{name}.k", self._num_kv_heads)
+        attended = self._attend(
+            rope(query, self._angles, self._head_dim),
+            rope(key, self._angles, self._head_dim),
+            self._linear(hidden, f"{name}.v_proj", self._num_kv_heads * self._head_dim),
+            num_heads=self._num_heads,
+            num_kv_heads=self._num_kv_heads,
+            head_dim=self._head_dim,
+            scale=self._head_dim**-0.5,
+            sliding_window=self._sliding_window(layer),
         )
-        attended = paged_attention(
-            query, key, value, cache, self._paged, num_kv_heads=self._num_kv_heads, head_dim=self._head_dim
-        )
-        attended = ops.reshape(attended, ints(-1, 1, self._num_heads * self._head_dim), False)
         return self._linear(attended, f"{name}.o_proj")
 
-    def _feed_forward(self, hidden: ov.Node, name: str) -> ov.Node:
-        gate = ops.swish(self._linear(hidden, f"{name}.gate_proj"))
-        return self._linear(ops.multiply(gate, self._linear(hidden, f"{name}.up_proj")), f"{name}.down_proj")
+    def _heads(self, hidden: ov.Node, name: str, num_heads: int) -> ov.Node:
+        """Queries or keys before they are rotated, [tokens, heads, 1, head_dim]."""
+        x = self._linear(hidden, f"{name}_proj", num_heads * self._head_dim)
+        return split_heads(x, num_heads, self._head_dim)
 
-    def _linear(self, x: ov.Node, name: str) -> ov.Node:
-        bias = f"{name}.bias"
-        return linear(x, self._matrix(name), self._vector(bias) if bias in self._checkpoint else None)
+    def _sliding_window(self, layer: int) -> int:  # noqa: ARG002  # the layers of others differ
+        """The last tokens that a token attends to, 0 for all."""
+        return 0
+
+    def _feed_forward(self, hidden: ov.Node, name: str) -> ov.Node:
+        gate = activation(self._activation, self._linear(hidden, f"{name}.gate_proj"))
+        return self._linear(ops.multiply(gate, self._linear(hidden, f"{name}.up_proj")), f"{name}.down_proj")
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)
-
-    def _matrix(self, name: str) -> ov.Node:
-        return matrix(self._checkpoint.tensor(f"{name}.weight"), self._weights)
-
-    def _vector(self, name: str) -> ov.Node:
-        return ops.constant(dequantize(self._checkpoint.tensor(name)))

@@ -75,15 +75,18 @@ def paged_attention(
     *,
     num_kv_heads: int,
     head_dim: int,
+    scale: float,
+    sliding_window: int,
 ) -> ov.Output:
     """Write keys and values to the cache and attend causally, each row to its own past and new tokens.
 
     query is [tokens, heads * head_dim], key and value are [tokens, kv heads * head_dim]; returns
-    [tokens, heads * head_dim]. The softmax scale is head_dim ** -0.5.
+    [tokens, heads * head_dim]. `scale` is multiplied to the scores before the softmax. A token attends to the
+    last `sliding_window` tokens including itself, as in Hugging Face's models; 0 means to all.
     """
     features = [
-        _f32(head_dim**-0.5),  # scale
-        _i32(0),  # sliding_window: none
+        _f32(scale),
+        _i32(sliding_window),
         _empty(np.float32),  # alibi_slopes
         inputs.max_context_len,
         _empty(np.int32),  # score_aggregation_window

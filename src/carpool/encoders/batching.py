@@ -1,0 +1,110 @@
+"""What embedder and reranker have in common: all calls' inputs in one queue, batched by length."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carpool.inference_engine import BatchEvent, DeviceGate, EngineConfig, InferenceEngine, Priority
+from carpool.telemetry import Registry
+
+from .config import EncoderConfig
+from .metrics import EncoderMetrics
+
+Item = TypeVar("Item")
+
+_SLICE = 64
+"""Inputs of a large call that are handled before the event loop gets a chance to do something else."""
+
+
+class EncoderBatches(Generic[Item]):
+    """Calls of any number of items on the batching core.
+
+    `compute` takes a batch and returns one float32 row for each item. `gate` is the device's gate if other
+    models share it.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[list[Item]], NDArray[np.float32]],
+        config: EncoderConfig,
+        *,
+        name: str,
+        gate: DeviceGate | None,
+        registry: Registry | None,
+    ) -> None:
+        self.finished = 0
+        """Batches finished, failed ones included."""
+        self._metrics = EncoderMetrics(registry or Registry(), name)
+        self._engine: InferenceEngine[Item, NDArray[np.float32]] = InferenceEngine(
+            compute,
+            EngineConfig(
+                max_batch_size=config.max_batch_size,
+                max_batch_cost=config.max_batch_tokens,
+                batch_wait_ms=config.batch_wait_ms,
+                max_queue_ms=config.max_queue_ms,
+                weight=config.weight,
+            ),
+            gate=gate,
+            name=name,
+            observe=self._on_batch,
+        )
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a batch."""
+        return len(self._engine.queue)
+
+    def start(self) -> None:
+        """Start on the running event loop."""
+        self._engine.start()
+
+    async def stop(self, *, drain: bool = True) -> None:
+        """Refuse new items, finish those that wait (without `drain`: only the batch that runs), and end."""
+        await self._engine.stop(drain=drain)
+
+    async def run(
+        self,
+        items: Sequence[Item],
+        lengths: Sequence[int],
+        *,
+        priority: Priority,
+        deadline: float | None,
+        tenant: str,
+    ) -> NDArray[np.float32]:
+        """The rows of the items, in their order; `lengths` are theirs in tokens.
+
+        Whatever goes wrong with one item ends the call: when it fails or is cancelled, none of its items that
+        still wait are computed. Raises as `InferenceEngine.submit`.
+        """
+        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # neighbours pad each other least
+        futures: list[asyncio.Future[NDArray[np.float32]]] = []
+        try:
+            for count, index in enumerate(by_length, 1):
+                futures.append(
+                    self._engine.enqueue(
+                        items[index],
+                        priority=priority,
+                        deadline=deadline,
+                        tenant=tenant,
+                        cost=lengths[index],
+                    )
+                )
+                if count % _SLICE == 0:
+                    await asyncio.sleep(0)
+            rows = await asyncio.gather(*futures)
+        finally:
+            for future in futures:
+                future.cancel()
+        result = np.empty((len(rows), *rows[0].shape), np.float32)
+        for start in range(0, len(rows), _SLICE):
+            if start:
+                await asyncio.sleep(0)
+            result[by_length[start : start + _SLICE]] = rows[start : start + _SLICE]
+        return result
+
+    def _on_batch(self, event: BatchEvent) -> None:
+        self.finished += 1
+        self._metrics.finished(event, self.waiting)

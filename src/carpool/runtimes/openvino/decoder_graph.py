@@ -1,0 +1,149 @@
+"""What the graphs of all decoders have in common: inputs, weights, KV memory, and the head."""
+
+from abc import ABC, abstractmethod
+
+import openvino as ov
+from openvino import opset15 as ops
+
+from carpool.errors import ModelFailed
+from carpool.models.checkpoint import Checkpoint, Tensor, TensorFormat
+from carpool.models.dequantize import dequantize
+from carpool.models.hyperparameters import Hyperparameters
+from carpool.runtimes.openvino.blocks import ints, linear
+from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.paged_attention import KvCache, PagedInputs, paged_attention, parameter
+from carpool.runtimes.openvino.weights import matrix
+
+
+class DecoderGraph(ABC):
+    """The graph of a checkpoint, its matrices held as `weights` says, which must not be AUTO.
+
+    Inputs, with T tokens and S samples: `input_ids` and `position_ids` i64 [T], `sample_positions` i64 [S]
+    (which of the T tokens' logits are wanted), those of `PagedInputs`, and a `KvCache` per layer. Output:
+    `logits` f32 [S, vocab_size]. Hidden states are [tokens, 1, hidden size] throughout: three axes, as the
+    plugin's fusions want. A subclass is one architecture; it raises `ModelFailed` for a variant that is not
+    supported.
+    """
+
+    prefix = "model."
+    """Before the names of all tensors but the head's; some checkpoints leave it out."""
+    word_embedding: str
+    """The table of the tokens' embeddings, which may be the head as well."""
+    typical_matrix: str
+    """A matrix of the first layer, stored like those of all layers."""
+    num_layers: int
+    context_length: int
+    """Tokens that a sequence may have."""
+
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
+        self._checkpoint = checkpoint
+        self._weights = weights
+        self._config = Hyperparameters(checkpoint.config, str(checkpoint.path))
+        self._input_ids = parameter("input_ids", [-1], ov.Type.i64)
+        self._position_ids = parameter("position_ids", [-1], ov.Type.i64)
+        self._sample_positions = parameter("sample_positions", [-1], ov.Type.i64)
+        self._paged = PagedInputs.create()
+        self._caches: list[KvCache] = []
+        self.vocab_size = self.tensor_of(checkpoint, self.word_embedding).shape[0]
+
+    @classmethod
+    def stored_format(cls, checkpoint: Checkpoint) -> TensorFormat:
+        """How the checkpoint holds its layers' matrices."""
+        return cls.tensor_of(checkpoint, cls.typical_matrix).format
+
+    @classmethod
+    def tensor_of(cls, checkpoint: Checkpoint, name: str) -> Tensor:
+        """A tensor by its name without `prefix`. Raises `ModelFailed` where there is none."""
+        return checkpoint.tensor(name if name in checkpoint else f"{cls.prefix}{name}")
+
+    def model(self) -> ov.Model:
+        """The graph, with everything the class's description says."""
+        embedding = self._matrix(self.word_embedding)
+        rows = ops.constant(0, ov.Type.i64)
+        hidden = self._embed(ops.unsqueeze(ops.gather(embedding, self._input_ids, rows), ints(1)))
+        for layer in range(self.num_layers):
+            hidden = self._layer(hidden, layer)
+        hidden = self._final_norm(ops.gather(hidden, self._sample_positions, rows))
+        head = embedding if self._is_tied else self._matrix("lm_head.weight")
+        logits = linear(hidden, head, self._bias("lm_head"))
+        result = ops.result(ops.reshape(logits, ints(-1, self.vocab_size), False))
+        result.output(0).set_names({"logits"})
+        inputs = [self._input_ids, self._position_ids, self._sample_positions, *self._paged.parameters]
+        for cache in self._caches:
+            inputs += [cache.key, cache.value]
+        return ov.Model([result], inputs, self._checkpoint.architecture)
+
+    def _embed(self, words: ov.Node) -> ov.Node:
+        """The hidden states of the first layer, from the embeddings of the tokens."""
+        return words
+
+    @abstractmethod
+    def _layer(self, hidden: ov.Node, layer: int) -> ov.Node:
+        """One layer, residual connections included."""
+
+    @abstractmethod
+    def _final_norm(self, hidden: ov.Node) -> ov.Node:
+        """What is between the last layer and the head."""
+
+    def _attend(
+        self,
+        query: ov.Node,
+        key: ov.Node,
+        value: ov.Node,
+        *,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        scale: float,
+        sliding_window: int = 0,
+    ) -> ov.Node:
+        """`paged_attention` of the next layer, on [tokens, 1, width] or [tokens, heads, 1, head_dim]."""
+        cache = KvCache.create(len(self._caches))
+        self._caches.append(cache)
+        attended = paged_attention(
+            ops.reshape(query, ints(-1, num_heads * head_dim), False),
+            ops.reshape(key, ints(-1, num_kv_heads * head_dim), False),
+            ops.reshape(value, ints(-1, num_kv_heads * head_dim), False),
+            cache,
+            self._paged,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+            scale=scale,
+            sliding_window=sliding_window,
+        )
+        return ops.reshape(attended, ints(-1, 1, num_heads * head_dim), False)
+
+    def _linear(self, x: ov.Node, name: str, out_features: int | None = None) -> ov.Node:
+        """A linear layer, with a bias if the checkpoint has one.
+
+        Where heads are cut out of its output, `out_features` is what they need: OpenVINO would find out at
+        run time only.
+        """
+        y = linear(x, self._matrix(f"{name}.weight"), self._bias(name))
+        features = y.output(0).get_partial_shape()[-1].get_length()
+        if out_features is not None and features != out_features:
+            raise ModelFailed(
+                f"{self._checkpoint.path}: {name} has {features} features, its heads {out_features}"
+            )
+        return y
+
+    def _bias(self, name: str) -> ov.Node | None:
+        bias = f"{name}.bias"
+        return self._vector(bias) if self._has(bias) else None
+
+    def _matrix(self, name: str) -> ov.Node:
+        return matrix(self._tensor(name), self._weights)
+
+    def _vector(self, name: str) -> ov.Node:
+        return ops.constant(dequantize(self._tensor(name)))
+
+    def _tensor(self, name: str) -> Tensor:
+        return self.tensor_of(self._checkpoint, name)
+
+    def _has(self, name: str) -> bool:
+        return name in self._checkpoint or f"{self.prefix}{name}" in self._checkpoint
+
+    @property
+    def _is_tied(self) -> bool:
+        """Whether the head is the table of embeddings."""
+        return self._config.flag("tie_word_embeddings", default=False) or not self._has("lm_head.weight")
