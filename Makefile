@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV   := .venv
 PIP    := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help serve test setup lint types imports unit e2e chaos setup-test clean
+.PHONY: help serve test setup lint types imports unit e2e chaos parity setup-test clean
 
 help:
 	@echo "make serve   set up, fetch the starter models, serve on http://127.0.0.1:8000"
 	@echo "make test    set up, then lint, types, import rule, unit and end-to-end tests"
 	@echo "make setup   the installing part of both"
 	@echo "make chaos   the randomised failure tests at full length"
+	@echo "make parity  every stored text of Hugging Face's, in every mode of the engine"
 
 serve: setup
 	@$(VENV)/bin/carpool serve
@@ -51,6 +52,9 @@ e2e:
 
 chaos: setup-test
 	CARPOOL_CHAOS_REQUESTS=10000 $(VENV)/bin/pytest tests -k chaos
+
+parity: setup-test
+	CARPOOL_PARITY=all $(VENV)/bin/pytest tests -k parity
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from carpool.models.reference import ModelReference
 from carpool.models.source import DEFAULT_DIRECTORY, fetch
 from carpool.models.starter import CHAT_MODEL, EMBEDDING_MODEL, StarterModel
+
+settings.register_profile("carpool", deadline=None)  # how long an example takes says nothing here
+settings.load_profile("carpool")
 
 
 def _fetch(model: StarterModel, directory: Path) -> Path:

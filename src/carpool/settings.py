@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carpool.cache.config import CacheConfig
 from carpool.errors import StartError
-from carpool.gateway.config import GatewayConfig, KeyConfig
+from carpool.gateway.config import EmbeddingsConfig, GatewayConfig, KeyConfig, RerankConfig
 from carpool.models.source import DEFAULT_DIRECTORY
 from carpool.models.starter import CHAT_MODEL, EMBEDDING_MODEL
 from carpool.worker.config import ModelConfig, WorkerConfig
@@ -28,6 +28,8 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
     ("gateway", "host"): "host",
     ("gateway", "port"): "port",
     ("gateway", "keys"): "keys",
+    ("gateway", "embeddings"): "embeddings",
+    ("gateway", "rerank"): "rerank",
     ("worker", "models"): "models",
     ("worker", "model_dir"): "model_dir",
     ("worker", "max_batch_size"): "max_batch_size",
@@ -95,6 +97,8 @@ class Settings(BaseModel):
     auth: AuthSettings = AuthSettings()
     keys: tuple[KeyConfig, ...] = ()
     gateway: GatewayConfig = GatewayConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    rerank: RerankConfig = RerankConfig()
     cache: CacheConfig = CacheConfig()
     worker: WorkerConfig = WorkerConfig()
 
@@ -115,10 +119,17 @@ class Settings(BaseModel):
         )
 
     def gateway_config(self) -> GatewayConfig:
-        """The gateway's config with the address and the keys."""
+        """The gateway's config with what has a name of its own at the top."""
         if self.auth.required and not self.keys:
             raise StartError("auth.required is set, but there are no keys: `carpool keys create` makes one")
-        return dataclasses.replace(self.gateway, host=self.host, port=self.port, keys=self.keys)
+        return dataclasses.replace(
+            self.gateway,
+            host=self.host,
+            port=self.port,
+            keys=self.keys,
+            embeddings=self.embeddings,
+            rerank=self.rerank,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from tests.e2e.server import Server
 
 CHAT = {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hi"}]}
 EMBED = {"model": "all-minilm-l6-v2", "input": "Hi"}
+RERANK = {"query": "Hi", "documents": ["Hello"]}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,27 @@ EMBED = {"model": "all-minilm-l6-v2", "input": "Hi"}
         ("/v1/embeddings", {**EMBED, "input": [1, 2, 3]}, 400, None, "input"),
         ("/v1/embeddings", {**EMBED, "model": "smollm2-135m-instruct"}, 400, None, "model"),
         ("/v1/embeddings", {**EMBED, "input": "word " * 9000}, 400, "context_length_exceeded", None),
+        ("/v1/embeddings", {**EMBED, "input": ["fine", "word " * 9000]}, 400, None, "input[1]"),
+        ("/v1/embeddings", {**EMBED, "input": ["fine", ""]}, 400, None, "input"),
+        ("/v1/embeddings", {**EMBED, "input": "a" * 10_000_000}, 400, None, "input[0]"),
+        (
+            "/v1/embeddings",
+            b'{"model": "all-minilm-l6-v2", "input": "a", "dimensions": NaN}',
+            400,
+            None,
+            None,
+        ),
+        ("/v1/embeddings", {**EMBED, "texts": ["a"]}, 400, None, "texts"),
+        ("/rerank", {"query": "a", "documents": []}, 400, None, "documents"),
+        ("/rerank", {"query": "", "documents": ["a"]}, 400, None, "query"),
+        ("/rerank", {"query": "a", "documents": ["a", ""]}, 400, None, "documents[1]"),
+        ("/rerank", {"query": "a", "documents": ["a"], "top_k": 1}, 400, None, "top_k"),
+        ("/rerank", b'{"query": "a", "documents": ["a"], "top_n": NaN}', 400, None, None),
+        ("/rerank", {**RERANK, "model": "smollm2-135m-instruct"}, 400, None, "model"),
+        ("/rerank", {**RERANK, "model": "rerank-v9"}, 404, "model_not_found", "model"),
+        ("/rerank", {"query": "a", "texts": ["a", ""]}, 422, "validation", "texts[1]"),
+        ("/rerank", {"query": "a", "texts": ["a", "b" * 10_000_000]}, 422, "validation", "texts[1]"),
+        ("/v1/rerank", {**RERANK, "documents": ["a" * 17_000_000]}, 413, "payload_too_large", None),
         ("/v1/nothing", {}, 404, "not_found", None),
     ],
 )

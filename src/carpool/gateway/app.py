@@ -34,6 +34,7 @@ from carpool.gateway.loop_lag import watch_loop_lag
 from carpool.gateway.metrics import GatewayMetrics, metrics_page
 from carpool.gateway.models import Endpoint, list_models, one_model
 from carpool.gateway.openapi import openapi_document
+from carpool.gateway.rerank import Rerank
 from carpool.gateway.services import Services
 from carpool.telemetry import Registry
 from carpool.worker.client import WorkerClient
@@ -52,12 +53,13 @@ def create_app(
         config, client, cache, Admission(config.max_concurrent_requests), GatewayMetrics(registry)
     )
     dashboard = Dashboard(services, drain)
+    rerank = Rerank(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         tasks = [
             asyncio.create_task(dashboard.run()),
-            asyncio.create_task(watch_loop_lag(services.metrics.loop_lag)),
+            asyncio.create_task(watch_loop_lag(services.metrics.loop_lag, services.metrics.loop_delay)),
         ]
         try:
             yield
@@ -73,6 +75,7 @@ def create_app(
             _route("POST", "/v1/chat/completions", ChatCompletions(services), "inference"),
             _route("POST", "/v1/completions", Completions(services), "inference"),
             _route("POST", "/v1/embeddings", Embeddings(services), "inference"),
+            *(_route("POST", path, rerank, "inference") for path in ("/rerank", "/v1/rerank", "/v2/rerank")),
             _route("GET", "/v1/models", _page(list_models(client)), "inference"),
             _route("GET", "/v1/models/{model_id:path}", _page(one_model(client)), "inference"),
             _route("GET", "/health/live", _page(live), None),
@@ -103,7 +106,7 @@ def _middleware(config: GatewayConfig, metrics: GatewayMetrics, drain: Drain) ->
                 allow_origins=config.cors_origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "retry-after", "x-carpool-cache"],
+                expose_headers=["x-request-id", "retry-after", "x-carpool-cache", "x-carpool-model"],
             )
         )
     if not config.keys:

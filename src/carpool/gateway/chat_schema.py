@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from carpool.errors import InvalidRequest
 from carpool.gateway.sampling_schema import Label, Positive, SamplingFields
-from carpool.gateway.validation import Unsupported, require_default
+from carpool.gateway.validation import require_default
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,12 +49,6 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
         return message
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
-    """The form of the answer; only text for now."""
-
-    type: Literal["text", "json_object", "json_schema"]
-
-
 class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation to be continued."""
 
@@ -63,7 +57,6 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     """Goes before `max_tokens`, its older name."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
 
     # Accepted and without effect here.
     modalities: list[Literal["text"]] | None = None
@@ -91,8 +84,3 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
         require_default("function_call", self.function_call, (None, "none", "auto"))
         require_default("audio", self.audio)
         require_default("web_search_options", self.web_search_options)
-        if self.response_format is not None and self.response_format.type != "text":
-            raise Unsupported(
-                f"The response format `{self.response_format.type}` is not supported by this server.",
-                param="response_format",
-            )

@@ -1,6 +1,6 @@
 """The body of a completions request."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
@@ -20,7 +20,6 @@ class CompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknow
     echo: bool | None = None
     suffix: Label | None = None
     best_of: int | None = None
-    response_format: Any = None
 
     def check(self) -> None:
         """Refuse what is known but not served. Raises `Unsupported`."""
@@ -28,4 +27,3 @@ class CompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknow
         require_default("echo", self.echo, (None, False))
         require_default("suffix", self.suffix, (None, ""))
         require_default("best_of", self.best_of, (None, self.n or 1))
-        require_default("response_format", self.response_format, (None, {"type": "text"}))

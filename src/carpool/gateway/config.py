@@ -45,6 +45,35 @@ class KeyConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingsConfig:
+    """The bounds of an embeddings call, and what its token ids mean."""
+
+    token_ids: Literal["refuse", "own", "cl100k"] = "refuse"  # noqa: S105
+    """Inputs given as token ids: refused, taken as ids of the model's own tokenizer, or as OpenAI's
+    cl100k_base, whose text is then embedded."""
+    max_inputs: int = 4096
+    """Inputs of one call."""
+
+    def __post_init__(self) -> None:
+        if self.token_ids not in ("refuse", "own", "cl100k"):
+            raise StartError(f"embeddings.token_ids must be refuse, own or cl100k, not {self.token_ids!r}")
+        if self.max_inputs < 1:
+            raise StartError(f"embeddings.max_inputs must be at least 1, not {self.max_inputs}")
+
+
+@dataclass(frozen=True, slots=True)
+class RerankConfig:
+    """The bounds of a rerank call."""
+
+    max_documents: int = 4096
+    """Documents of one call."""
+
+    def __post_init__(self) -> None:
+        if self.max_documents < 1:
+            raise StartError(f"rerank.max_documents must be at least 1, not {self.max_documents}")
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayConfig:
     """Where the server listens, who may use it, and the bounds of a request."""
 
@@ -59,12 +88,10 @@ class GatewayConfig:
     max_body_bytes: int = 16 * 2**20
     max_concurrent_requests: int = 1024
     """Requests that may be inside at once, those waiting for a model included."""
-    max_embedding_inputs: int = 4096
-    """Inputs of one embeddings call."""
     request_timeout_s: float = 600.0
     """Longest life of a request, in seconds."""
-    embeddings_token_ids: Literal["refuse", "own"] = "refuse"  # noqa: S105
-    """Inputs given as token ids: refused, or taken as ids of the model's own tokenizer."""
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
+    rerank: RerankConfig = RerankConfig()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -84,15 +111,11 @@ class GatewayConfig:
                 raise StartError(
                     f"gateway.cors_origins: {origin!r} must be a scheme and a host, or * for all origins"
                 )
-        for attribute in ("max_body_bytes", "max_concurrent_requests", "max_embedding_inputs"):
+        for attribute in ("max_body_bytes", "max_concurrent_requests"):
             if getattr(self, attribute) < 1:
                 raise StartError(f"gateway.{attribute} must be at least 1, not {getattr(self, attribute)}")
         if not 0 < self.request_timeout_s < math.inf:
             raise StartError(f"gateway.request_timeout_s must be above 0, not {self.request_timeout_s}")
-        if self.embeddings_token_ids not in ("refuse", "own"):
-            raise StartError(
-                f"gateway.embeddings_token_ids must be refuse or own, not {self.embeddings_token_ids!r}"
-            )
 
     @property
     def is_loopback(self) -> bool:

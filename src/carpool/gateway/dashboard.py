@@ -57,6 +57,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     requests: float
     generated_tokens: float
     embedding_inputs: float
+    rerank_documents: float
     answers: dict[str, float]
     """By the cache's outcome."""
     p50_ms: float | None
@@ -66,7 +67,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     running: float
     """Sequences that take part in steps."""
     waiting: float
-    """Sequences and embedding inputs that wait for a place."""
+    """Sequences, embedding inputs and rerank documents that wait for a place."""
     kv_blocks_used: float
     kv_blocks: float
     step_batch_size: Histogram
@@ -116,6 +117,7 @@ class Dashboard:
             requests=metrics.requests,
             generated_tokens=_total(workers, "carpool_generation_tokens_total"),
             embedding_inputs=metrics.inputs,
+            rerank_documents=metrics.documents,
             answers=metrics.outcomes,
             p50_ms=_quantile_ms(latencies, 0.5),
             p95_ms=_quantile_ms(latencies, 0.95),

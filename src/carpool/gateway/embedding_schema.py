@@ -17,5 +17,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """base64: of little-endian float32."""
     dimensions: Positive | None = None
     """Keep so many leading dimensions, scaled to unit length again."""
+    truncate: bool | None = None
+    """Cut inputs that are longer than the model's window; without it they are refused, as at OpenAI."""
     user: Label | None = None
     """Accepted and without effect here."""

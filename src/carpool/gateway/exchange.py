@@ -1,7 +1,7 @@
 """One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
@@ -116,3 +116,17 @@ class Exchange:
         """Answer 200 with a whole body."""
         await self.start([*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
+
+    async def reply_in_slices(self, slices: Iterator[bytes], headers: Headers) -> None:
+        """Answer 200 with a body whose parts are made one by one, others going on in between."""
+        part = next(slices)
+        following = next(slices, None)
+        if following is None:
+            await self.reply(part, headers)
+            return
+        await self.start(headers)
+        while following is not None:
+            await self.write(part)
+            await asyncio.sleep(0)
+            part, following = following, next(slices, None)
+        await self.finish(part)

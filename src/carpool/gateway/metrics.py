@@ -29,11 +29,15 @@ class GatewayMetrics:
             "carpool_tokens_total", "Tokens told in usage, by model, kind and the outcome of the cache."
         )
         self._inputs = counter("carpool_embedding_inputs_total", "Inputs turned into vectors.")
+        self._documents = counter("carpool_rerank_documents_total", "Documents scored against a query.")
         self._outcomes = counter("carpool_answers_total", "Complete answers by cache outcome.")
         self.in_flight = gauge("carpool_requests_in_flight", "Requests inside the gateway.").labelled({})
         self.loop_lag = gauge(
             "carpool_event_loop_lag_seconds", "Longest delay of the event loop in the last second."
         ).labelled({})
+        self.loop_delay = histogram(
+            "carpool_event_loop_delay_seconds", "Delays of the event loop, one observation every 50 ms."
+        )
         # (end by time.perf_counter(), seconds) of the last requests to models.
         self._latencies: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
 
@@ -60,6 +64,11 @@ class GatewayMetrics:
         self._inputs.add(inputs, model=model)
         self._tokens.add(tokens, model=model, kind="prompt", cache="bypass")
 
+    def reranked(self, model: str, documents: int, tokens: int) -> None:
+        """Record a complete set of scores."""
+        self._documents.add(documents, model=model)
+        self._tokens.add(tokens, model=model, kind="prompt", cache="bypass")
+
     def recent_latencies(self, window_s: float) -> list[float]:
         """Seconds that requests to models took which ended in the last `window_s`, and well."""
         since = time.perf_counter() - window_s
@@ -78,6 +87,11 @@ class GatewayMetrics:
     def inputs(self) -> float:
         """All embedding inputs so far."""
         return self._inputs.total()
+
+    @property
+    def documents(self) -> float:
+        """All documents scored so far."""
+        return self._documents.total()
 
     @property
     def outcomes(self) -> dict[str, float]:

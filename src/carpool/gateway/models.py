@@ -26,7 +26,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     percent: float
     error: str | None
     task: str | None
-    """`generate` or `embed`."""
+    """`generate`, `embed` or `rerank`."""
     max_model_len: int | None
     """Most tokens of one request; vLLM's name."""
     dimensions: int | None

@@ -14,6 +14,8 @@ from carpool.gateway.embedding_schema import EmbeddingRequest
 from carpool.gateway.error_reply import ErrorReply
 from carpool.gateway.health import Liveness, Readiness
 from carpool.gateway.models import Model, ModelList
+from carpool.gateway.rerank_reply import Ranking, TeiResult
+from carpool.gateway.rerank_schema import RerankRequest, TeiRerankRequest
 
 _STRUCTS = (
     ChatRequest,
@@ -23,6 +25,10 @@ _STRUCTS = (
     Completion,
     EmbeddingRequest,
     EmbeddingList,
+    RerankRequest,
+    TeiRerankRequest,
+    Ranking,
+    TeiResult,
     ErrorReply,
     Liveness,
     Readiness,
@@ -52,7 +58,7 @@ def openapi_document() -> dict[str, Any]:
         "info": {
             "title": "Carpool",
             "version": __version__,
-            "description": "Embedding models and LLMs behind one OpenAI-compatible port.",
+            "description": "Embedding models, rerankers and LLMs behind one OpenAI-compatible port.",
         },
         "paths": {
             "/v1/chat/completions": {
@@ -62,6 +68,7 @@ def openapi_document() -> dict[str, Any]:
                 "post": _ask("Continue prompts", CompletionRequest, Completion, stream=Completion)
             },
             "/v1/embeddings": {"post": _ask("Turn inputs into vectors", EmbeddingRequest, EmbeddingList)},
+            **{path: {"post": _rerank()} for path in ("/rerank", "/v1/rerank", "/v2/rerank")},
             "/v1/models": {"get": _get("The configured models", ModelList)},
             "/v1/models/{model_id}": {
                 "get": _get("One model, by id or alias", Model, parameter="model_id", errors=("404",))
@@ -107,6 +114,18 @@ def _ask(
         "requestBody": {"required": True, "content": {"application/json": _ref(body)}},
         "responses": {"200": success, **_errors(_MODEL_ROUTE_ERRORS)},
     }
+
+
+def _rerank() -> dict[str, Any]:
+    operation = _ask("Put documents in order by how well they answer a query", RerankRequest, Ranking)
+    operation["description"] = "In Cohere's and Jina's shape, or in that of text-embeddings-inference."
+    bodies = {"oneOf": [_ref(body)["schema"] for body in (RerankRequest, TeiRerankRequest)]}
+    operation["requestBody"]["content"]["application/json"]["schema"] = bodies
+    bare_list = {"type": "array", "items": _ref(TeiResult)["schema"]}
+    replies = {"oneOf": [_ref(Ranking)["schema"], bare_list]}
+    operation["responses"]["200"]["content"]["application/json"]["schema"] = replies
+    operation["responses"]["422"] = _reply(ErrorReply, "A body in the second shape is not valid.")
+    return operation
 
 
 def _get(

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from carpool.gateway.grammar_schema import ResponseFormat, StructuredOutputs, requested_grammar
 from carpool.gateway.inputs import TokenId
-from carpool.gateway.validation import require_default
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -60,6 +60,8 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     carpool: CacheOptions | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     # Accepted and without effect here.
     user: Label | None = None
@@ -69,12 +71,8 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
 
-    # Not served yet.
-    structured_outputs: Any = None
-
     def check(self) -> None:
         """Refuse what is known but not served. Raises `Unsupported`."""
-        require_default("structured_outputs", self.structured_outputs)
 
     @property
     def stops(self) -> list[str]:
@@ -91,6 +89,7 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
         Values that say what is the default anyway are left out, so that equal requests look equal.
         Where the model has defaults of its own nothing is left out: there, silence means something else.
+        Raises `InvalidRequest` for a form of the answer that contradicts itself.
         """
         fields: dict[str, Any] = {
             name: value
@@ -99,6 +98,9 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         }
         if self.top_k is not None:
             fields["top_k"] = max(self.top_k, 0)  # -1 means off, too
+        grammar = requested_grammar(self.response_format, self.structured_outputs)
+        if grammar is not None:
+            fields["grammar"] = grammar
         if self.seed is not None:
             fields["seed"] = self.seed % 2**63  # the sampler's seeds are not negative
         return fields

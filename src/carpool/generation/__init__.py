@@ -13,20 +13,29 @@ heartbeats.
 
 A request's way: `submit` checks it (`request`) and queues its n sequences (`sequence`) in the `QueueManager`;
 `scheduler` admits them as the `block_manager` has memory, and picks each step's rows; `step` lays them out as
-the runtime's arrays; `engine` runs the step and `delivery` hands the outputs over.
+the runtime's arrays, with what their `grammar` allows next; `engine` runs the step and `delivery` hands the
+outputs over.
 """
 
-from .config import GenerationConfig
+from .config import STATIC_DEFAULTS, GenerationConfig, Mode
 from .delivery import OnStep
 from .engine import GenerationEngine
+from .grammar import Grammar
+from .grammar_compiler import GrammarCompiler, GrammarKind, GrammarSource
 from .request import GenerationRequest
 from .sequence import FinishReason, SequenceOutput, Usage
 
 __all__ = [
+    "STATIC_DEFAULTS",
     "FinishReason",
     "GenerationConfig",
     "GenerationEngine",
     "GenerationRequest",
+    "Grammar",
+    "GrammarCompiler",
+    "GrammarKind",
+    "GrammarSource",
+    "Mode",
     "OnStep",
     "SequenceOutput",
     "Usage",

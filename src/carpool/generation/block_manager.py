@@ -6,6 +6,10 @@ from collections.abc import Iterable
 
 from .sequence import Sequence
 
+SHARED_ROOT, REPRODUCIBLE_ROOT = 0, 1
+"""Where prefixes begin. Reproducible sequences have a root of their own: below it all was computed from
+prompts, while others may continue what was computed as somebody's output."""
+
 _Key = tuple[int, bytes]
 """A prefix id (or root) and the token ids of the block that follows it."""
 
@@ -47,7 +51,7 @@ class BlockManager:
         self._free = OrderedDict.fromkeys(range(num_blocks))  # the next one to use first
         self._num_reserved = 0
         self._cached: dict[_Key, int] = {}
-        self._last_prefix_id = 0
+        self._last_prefix_id = REPRODUCIBLE_ROOT
 
     @property
     def num_used(self) -> int:
@@ -105,8 +109,9 @@ class BlockManager:
     def match(self, seq: Sequence) -> int:
         """Take over cached blocks that continue the computed tokens; returns how many tokens that gave.
 
-        The table must end where the computed tokens end, on a block boundary. The last token is always left
-        to compute, because its logits are needed. A sequence that is admitted already can be matched again
+        The table must end where the computed tokens end, on a block boundary. The last two tokens are always
+        left to compute: the last one's logits are needed, and one alone is computed as decode steps are, with
+        other last digits than prompts. A sequence that is admitted already can be matched again
         before each chunk: another one may have computed its next blocks meanwhile.
         """
         before = seq.num_computed_tokens
@@ -120,11 +125,12 @@ class BlockManager:
     def next_key(self, seq: Sequence) -> _Key | None:
         """The key of the first uncomputed block, if it is one that another sequence may provide."""
         end = (len(seq.prefix_ids) + 1) * self.block_size
-        return self._key(seq) if end < len(seq.token_ids) else None
+        return self._key(seq) if end < seq.num_shared_tokens - 1 else None
 
     def register(self, seq: Sequence) -> None:
         """Put the sequence's newly computed full blocks into the prefix cache."""
-        while (len(seq.prefix_ids) + 1) * self.block_size <= seq.num_computed_tokens:
+        end = min(seq.num_computed_tokens, seq.num_shared_tokens)
+        while (len(seq.prefix_ids) + 1) * self.block_size <= end:
             block_id = seq.block_table[len(seq.prefix_ids)]
             key = self._key(seq)
             # Where an equal block is cached already, that one stays and names the prefix.

@@ -1,14 +1,34 @@
 """The knobs of one generation engine."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
 
 from carpool.errors import StartError
+
+
+class Mode(StrEnum):
+    """When waiting requests join those that run."""
+
+    CONTINUOUS = "continuous"
+    """Between any two steps, as soon as there is a seat and memory."""
+    STATIC = "static"
+    """Only when nothing runs: the classic request batches, for comparison. A batch leaves with `max_num_seqs`
+    sequences or after `admission_window_ms`, and the next one when its last sequence has ended. Who ends
+    earlier gets its answer at once, but leaves an empty seat."""
+
+
+STATIC_DEFAULTS: Final[Mapping[str, Any]] = {"max_num_seqs": 8, "admission_window_ms": 50.0}
+"""What the worker takes in static mode where nothing else is set: 8 requests or 50 ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationConfig:
     """Bounds of one engine's steps, memory and queue. Raises `StartError` for a value out of range."""
+
+    mode: Mode = Mode.CONTINUOUS
 
     max_num_seqs: int = 64
     """Sequences that run together (`MAX_BATCH_SIZE`)."""
@@ -18,10 +38,11 @@ class GenerationConfig:
     prefill faster and hold up the decoding sequences longer. At least `max_num_seqs` plus one KV block."""
 
     reserve_tokens: int = 512
-    """Output tokens whose memory is promised at admission, for requests that may generate as many."""
+    """Output tokens whose memory is promised at admission, for requests that may generate as many. Static
+    batches promise all of `max_tokens`, so that none of them is split."""
 
     admission_window_ms: float = 0.0
-    """`BATCH_WAIT_MS`: how long an idle engine waits for company before its first step, in ms."""
+    """`BATCH_WAIT_MS`: how long the first request waits for company when nothing runs, in ms."""
 
     prefix_cache: bool = True
     """Whether requests share the KV memory of equal beginnings."""

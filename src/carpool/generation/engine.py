@@ -1,8 +1,8 @@
 """The loop that turns requests into tokens."""
 
 import asyncio
-import contextlib
 import logging
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,16 +25,18 @@ from carpool.inference_engine import (
     QueueFull,
     QueueManager,
 )
-from carpool.runtimes.decoder import DecoderRuntime, StepBatch, StepResult
+from carpool.inference_engine.wakeup import Wakeup
+from carpool.runtimes.decoder import DecoderRuntime, StepResult
 from carpool.telemetry import Registry
 
+from .block_manager import REPRODUCIBLE_ROOT, SHARED_ROOT
 from .config import GenerationConfig
 from .delivery import Delivery, OnStep
 from .metrics import EngineMetrics
 from .request import GenerationRequest, check
 from .scheduler import Scheduler
 from .sequence import Sequence, Status
-from .step import Step
+from .step import Step, advance_grammars, masked
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,7 @@ class GenerationEngine:
         self._failures_in_a_row = 0
         self._refusal: Callable[[], CarpoolError] | None = None
         self._stopping = False
-        self._wake = asyncio.Event()
+        self._wake = Wakeup(self._clock)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-step")
         self._loop: asyncio.Task[None] | None = None
 
@@ -110,7 +112,7 @@ class GenerationEngine:
         self._refusal = self._refusal or partial(Draining, f"{self.name} is shutting down")
         self._delivery.fail_all(self._refusal())
         self._stopping = True
-        self._wake.set()
+        self._wake.notify()
         if self._loop is not None:
             await self._loop
         self._thread.shutdown()
@@ -141,7 +143,9 @@ class GenerationEngine:
             raise InvalidRequest(f"request id {request.request_id} is in use")
         max_tokens = check(request, self._runtime.spec, max_n=self.config.max_num_seqs)
         self._num_accepted += 1
-        prefix_root = 0 if self.config.prefix_cache else -self._num_accepted
+        prefix_root = REPRODUCIBLE_ROOT if request.params.reproducible else SHARED_ROOT
+        if not self.config.prefix_cache:
+            prefix_root = -self._num_accepted
         sequences = [Sequence(request, i, max_tokens, prefix_root) for i in range(request.n)]
         try:
             self._delivery.open(request.request_id, sequences)
@@ -149,7 +153,7 @@ class GenerationEngine:
             raise Overloaded(
                 f"{self.name} has too much work waiting", retry_after_s=max(error.retry_after_s, 1.0)
             ) from error
-        self._wake.set()
+        self._wake.notify()
 
     def cancel(self, request_id: int, index: int | None = None) -> None:
         """End a request, or one of its choices, as `cancelled`; does nothing if it has ended."""
@@ -166,6 +170,7 @@ class GenerationEngine:
                         continue
                     result = await self._execute(step)
                 if result is not None:
+                    self._fail_unmatched(step)
                     self._delivery.deliver(self._scheduler.postprocess(step, result))
         except Exception as error:
             logger.exception("the generation engine of %s is broken", self.name)
@@ -178,22 +183,21 @@ class GenerationEngine:
         if not self._scheduler.has_work:
             self._scheduler.check_idle()
             await self._until(lambda: self._scheduler.has_work)
-        if self.config.admission_window_ms and not self._scheduler.running:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.config.admission_window_ms / 1e3):
-                    await self._until(lambda: len(self._queue) >= self.config.max_num_seqs)
+        head = None if self._scheduler.running else self._queue.peek()
+        if head is not None and self.config.admission_window_ms:
+            leave_at = head.arrival + self.config.admission_window_ms / 1e3
+            await self._until(lambda: not 0 < len(self._queue) < self.config.max_num_seqs, leave_at)
         return not self._stopping
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not (condition() or self._stopping):
-            self._wake.clear()
-            await self._wake.wait()
+    async def _until(self, condition: Callable[[], bool], give_up_at: float = math.inf) -> None:
+        while not (condition() or self._stopping or self._clock.time() >= give_up_at):
+            await self._wake.wait(None if give_up_at == math.inf else give_up_at)
 
     async def _execute(self, step: Step) -> StepResult | None:
         """Run a step in the engine's thread; None if it failed, and its requests with it."""
         started = self._clock.time()
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, step.batch)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, step)
         except Exception:
             logger.exception("a step of %s failed", self.name)
             self._failures_in_a_row += 1
@@ -211,11 +215,20 @@ class GenerationEngine:
         self._queue.cost_model.observe(cost, cost, seconds * 1e3)
         return result
 
-    def _forward(self, batch: StepBatch) -> StepResult:
+    def _forward(self, step: Step) -> StepResult:
+        batch = masked(step)
         result = self._runtime.launch(batch).result()
         if not len(result.token_ids) == len(result.logprobs) == len(batch.samples):
             raise RuntimeError(f"{len(batch.samples)} samples asked for, {len(result.token_ids)} drawn")
+        advance_grammars(step, result.token_ids)
         return result
+
+    def _fail_unmatched(self, step: Step) -> None:
+        """End the requests whose grammar got too complex, and leave their companions alone."""
+        for seq in step.sampled:
+            if seq.matcher is not None and seq.matcher.error is not None:
+                error = InvalidRequest(f"The grammar cannot be followed any further: {seq.matcher.error}")
+                self._delivery.fail([seq.request.request_id], error)
 
     def _urgency(self) -> tuple[Priority, float | None]:
         """The highest priority and the earliest deadline of what the next step may include."""

@@ -8,6 +8,8 @@ from carpool.errors import ContextLengthExceeded, InvalidRequest
 from carpool.inference_engine import Priority
 from carpool.runtimes.decoder import DecoderSpec, SamplingParams
 
+from .grammar import Grammar
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
@@ -28,6 +30,8 @@ class GenerationRequest:
     """Treat `end_token_ids` as ordinary tokens."""
     stop_token_ids: frozenset[int] = frozenset()
     """Tokens the caller wants to stop at."""
+    grammar: Grammar | None = None
+    """What the text must match. It ends where nothing may follow, or with an end token where it may end."""
     n: int = 1
     """Choices, each a sequence of its own; they share the prompt's full KV blocks."""
     priority: Priority = Priority.INTERACTIVE
@@ -38,7 +42,14 @@ class GenerationRequest:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Every token that ends a sequence; it is not delivered."""
-        return self.stop_token_ids if self.ignore_eos else self.end_token_ids | self.stop_token_ids
+        if self.ignore_eos and self.grammar is None:
+            return self.stop_token_ids
+        return self.end_token_ids | self.stop_token_ids
+
+    @property
+    def unwanted_ids(self) -> frozenset[int]:
+        """Tokens that are not drawn as long as there is another choice."""
+        return self.end_token_ids if self.ignore_eos and self.grammar is not None else frozenset()
 
 
 def check(request: GenerationRequest, spec: DecoderSpec, max_n: int) -> int:

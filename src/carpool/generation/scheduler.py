@@ -8,8 +8,8 @@ from carpool.inference_engine import InferenceTask, QueueManager
 from carpool.runtimes.decoder import DecoderSpec, StepResult
 
 from .block_manager import BlockManager
-from .config import GenerationConfig
-from .sequence import FinishReason, Sequence, SequenceOutput, Status
+from .config import GenerationConfig, Mode
+from .sequence import Sequence, SequenceOutput, Status
 from .step import Step, build_step
 
 
@@ -27,6 +27,8 @@ class Scheduler:
     youngest sequence of the lowest priority returns to its old place in the queue, keeps its tokens and
     computes them again later, finding most of them in the prefix cache. So the oldest of the highest priority
     always goes on, and the head of the queue is never overtaken: nobody starves within a priority.
+
+    In static mode sequences join an empty batch only, all in one go.
     """
 
     def __init__(self, spec: DecoderSpec, config: GenerationConfig, queue: QueueManager) -> None:
@@ -41,6 +43,8 @@ class Scheduler:
         """Those of them that were found in the prefix cache."""
         self.num_output_tokens = 0
         self.num_preemptions = 0
+        self._closed = False
+        """Nobody joins the sequences that run now."""
 
     @property
     def has_work(self) -> bool:
@@ -72,6 +76,8 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """Choose the next step; None if nothing is left to do."""
+        if self.config.mode is Mode.STATIC:
+            self._fill_static_batch()
         rows = self._decode_rows()
         rows += self._prefill_rows(self.config.max_num_batched_tokens - len(rows))
         if rows:
@@ -91,7 +97,7 @@ class Scheduler:
             if seq.status is not Status.RUNNING:
                 continue
             reason = seq.append(token_id)
-            kept = [] if reason is FinishReason.STOP else [token_id]
+            kept = [] if token_id in seq.stop_ids else [token_id]
             self.num_output_tokens += len(kept)
             if reason is not None:
                 self.remove(seq)
@@ -114,13 +120,13 @@ class Scheduler:
         while position < len(self.running):  # which gets shorter from its end
             seq = self.running[position]
             position += 1
-            if seq.num_uncomputed_tokens == 1 and self._grow(seq):
+            if not seq.num_prefill_tokens and self._grow(seq):
                 rows.append((seq, 1))
         return rows
 
     def _grow(self, seq: Sequence) -> bool:
         """Find memory for the sequence's next token; False if it had to give way itself."""
-        while not self.blocks.grow(seq, seq.num_tokens):
+        while not self.blocks.grow(seq, seq.num_computed_tokens + 1):
             if self.preempt() is seq:
                 return False
         return True
@@ -140,7 +146,7 @@ class Scheduler:
     def _prefill_rows(self, budget: int) -> list[tuple[Sequence, int]]:
         rows = []
         being_computed = set()
-        prefilling = [seq for seq in self.running if seq.num_uncomputed_tokens > 1]
+        prefilling = [seq for seq in self.running if seq.num_prefill_tokens]
         for position, seq in enumerate(chain(prefilling, iter(self._admit, None)), start=1):
             self._count_cached(seq, self.blocks.match(seq))
             next_key = self.blocks.next_key(seq)
@@ -158,19 +164,27 @@ class Scheduler:
         return rows
 
     def _chunk(self, seq: Sequence, budget: int, others_wait: bool) -> int:
-        """How many tokens of its prompt a sequence may compute now: all, else whole blocks."""
+        """How many tokens a sequence may compute now: all it has for a prefill, else whole blocks.
+
+        Never all but one: see `BlockManager.match`.
+        """
         share = budget - budget // 4 if others_wait else budget
-        missing, block_size = seq.num_uncomputed_tokens, self.blocks.block_size
+        missing, block_size = max(seq.num_prefill_tokens, 1), self.blocks.block_size
         if missing <= share:
             return missing
-        return max(share - share % block_size, block_size if budget >= block_size else 0)
+        count = max(share - share % block_size, min(missing, block_size) if budget >= block_size else 0)
+        if missing - count == 1:
+            count = missing if missing <= budget else count - block_size
+        return count
 
     def _admit(self) -> Sequence | None:
         """Let the head of the queue run if there is a seat and memory for it."""
         if not self._has_seat or (task := self.queue.pop()) is None:
             return None
         seq: Sequence = task.data
-        expected = min(seq.max_tokens - len(seq.output_ids), self.config.reserve_tokens)
+        expected = seq.max_tokens - len(seq.output_ids)
+        if self.config.mode is Mode.CONTINUOUS:
+            expected = min(expected, self.config.reserve_tokens)
         if not self.blocks.admit(seq, seq.num_tokens + expected - 1):  # the last token is not fed back
             self.queue.requeue(task)
             return None
@@ -181,9 +195,15 @@ class Scheduler:
         self._count_cached(seq, seq.num_computed_tokens)
         return seq
 
+    def _fill_static_batch(self) -> None:
+        self._closed = bool(self.running)
+        while self._admit() is not None:
+            pass
+        self._closed = True
+
     @property
     def _has_seat(self) -> bool:
-        return len(self.running) < self.config.max_num_seqs
+        return not self._closed and len(self.running) < self.config.max_num_seqs
 
     def _count_cached(self, seq: Sequence, num_tokens: int) -> None:
         if not seq.num_preemptions:  # later it finds its own tokens

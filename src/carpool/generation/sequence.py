@@ -10,6 +10,7 @@ from carpool.errors import CarpoolError
 from carpool.inference_engine import InferenceTask
 from carpool.runtimes.decoder import Sample, TokenLogprobs
 
+from .grammar import Matcher
 from .request import GenerationRequest
 
 
@@ -68,10 +69,12 @@ class Sequence:
     """
 
     __slots__ = (
+        "_banned_early",
         "_banned_ids",
         "_sample",
         "block_table",
         "index",
+        "matcher",
         "max_tokens",
         "num_cached_tokens",
         "num_computed_tokens",
@@ -96,6 +99,8 @@ class Sequence:
         self.prompt_ids = request.prompt_ids
         self.stop_ids = request.stop_ids
         self.params = replace(request.params, seed=request.params.seed + index) if index else request.params
+        self.matcher = None if request.grammar is None else Matcher(request.grammar)
+        """Its place in the grammar, kept while it waits."""
         self.status = Status.WAITING
         self.task: InferenceTask | None = None
         """Its place in the waiting queue, kept while it runs."""
@@ -115,7 +120,9 @@ class Sequence:
         self.prefix_ids: list[int] = []
         """Names in the prefix cache of its computed full blocks."""
 
-        self._banned_ids = tuple(self.stop_ids) if request.min_tokens else ()
+        self._banned_early = tuple(self.stop_ids)
+        """Until there are `min_tokens`."""
+        self._banned_ids = tuple(request.unwanted_ids)
         self._sample: Sample | None = None
 
     @property
@@ -124,16 +131,27 @@ class Sequence:
         return len(self.token_ids)
 
     @property
-    def num_uncomputed_tokens(self) -> int:
-        """Tokens that are not in KV memory yet; at least 1."""
-        return len(self.token_ids) - self.num_computed_tokens
+    def num_shared_tokens(self) -> int:
+        """How many of its first tokens may be computed in pieces and shared in the prefix cache.
+
+        Quantised KV memory holds other numbers after tokens came one by one than after they came together.
+        So a reproducible sequence computes its output one by one again if it has to, and shares its prompt
+        only.
+        """
+        return len(self.prompt_ids if self.params.reproducible else self.token_ids)
+
+    @property
+    def num_prefill_tokens(self) -> int:
+        """Tokens to compute in pieces now; 0 for a sequence that takes part with one token at a time."""
+        missing = self.num_shared_tokens - self.num_computed_tokens
+        return missing if missing > 1 else 0
 
     def sample(self, row: int) -> Sample:
         """How its next token is drawn from this row; the same object for as long as nothing changes."""
-        if self._banned_ids and len(self.output_ids) >= self.request.min_tokens:
-            self._banned_ids, self._sample = (), None
-        if self._sample is None or self._sample.row != row:
-            self._sample = Sample(row, self.params, self.prompt_ids, self.output_ids, self._banned_ids)
+        early = len(self.output_ids) < self.request.min_tokens
+        banned = self._banned_early if early else self._banned_ids
+        if self._sample is None or self._sample.row != row or self._sample.banned_ids is not banned:
+            self._sample = Sample(row, self.params, self.prompt_ids, self.output_ids, banned)
         return self._sample
 
     def append(self, token_id: int) -> FinishReason | None:
@@ -142,6 +160,8 @@ class Sequence:
             return FinishReason.STOP
         self.token_ids.append(token_id)
         self.output_ids.append(token_id)
+        if self.matcher is not None and self.matcher.finished:
+            return FinishReason.STOP
         return FinishReason.LENGTH if len(self.output_ids) == self.max_tokens else None
 
     def output(

@@ -2,13 +2,14 @@
 
 from array import array
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
 import numpy as np
 
 from carpool.runtimes.decoder import StepBatch
 
+from .grammar import next_masks
 from .sequence import Sequence
 
 
@@ -48,3 +49,23 @@ def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
     )
     num_decodes = sum(bool(seq.output_ids) and count == 1 for seq, count in rows)
     return Step(rows, batch, [seq for _, seq in sampled], num_decodes)
+
+
+def masked(step: Step) -> StepBatch:
+    """The step's batch with the masks of the sequences that follow a grammar; takes the masks' time."""
+    matchers = {row: seq.matcher for row, seq in enumerate(step.sampled) if seq.matcher is not None}
+    if not matchers:
+        return step.batch
+    masks = next_masks(list(matchers.values()))
+    samples = list(step.batch.samples)
+    for (row, matcher), mask in zip(matchers.items(), masks, strict=True):
+        if matcher.error is None:
+            samples[row] = replace(samples[row], allowed=mask)
+    return replace(step.batch, samples=samples)
+
+
+def advance_grammars(step: Step, token_ids: Rows[int]) -> None:
+    """Move each sequence's matcher on by the token that was drawn."""
+    for seq, token_id in zip(step.sampled, token_ids, strict=True):
+        if seq.matcher is not None and seq.matcher.error is None and token_id not in seq.stop_ids:
+            seq.matcher.advance(token_id)

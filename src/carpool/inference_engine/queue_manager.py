@@ -130,7 +130,7 @@ class QueueManager:
         """Take out a batch around the most urgent task, all from its lane; also whether it met a bound.
 
         The batch is empty if nobody waits. BULK and IDLE batches are cut to `bulk_slice_ms` of predicted
-        run time; until there is a prediction, to one task.
+        run time, but not below what a call costs without its tasks; until there is a prediction, to one task.
         """
         head = self.peek()
         if head is None:
@@ -223,7 +223,8 @@ class QueueManager:
         max_cost = min(config.max_batch_cost, self.memory_ceiling)
         if priority >= Priority.BULK:
             max_items = max_items if model.fitted else 1
-            max_cost = min(max_cost, model.cost_within(config.bulk_slice_ms))
+            # Where calls are slow whatever their size, smaller ones would hold the device for longer in all.
+            max_cost = min(max_cost, max(model.cost_within(config.bulk_slice_ms), model.dispatch_cost))
         return BatchLimits(max_items, max_cost, config.padded, config.max_overtakes, model.dispatch_cost)
 
     def _insert(self, task: InferenceTask) -> None:

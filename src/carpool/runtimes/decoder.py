@@ -47,6 +47,9 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
     """Names the random stream: equal seeds give equal draws, whatever else is in the batch."""
+    reproducible: bool = False
+    """The seed was asked for: the runtime must round this row alike whatever else is in the batch, where it
+    can. Other rows may be rounded as is fastest."""
     top_logprobs: int | None = None
     """None: no logprobs. 0: the chosen token's only. k: the k likeliest tokens' too."""
 

@@ -5,17 +5,17 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from carpool import telemetry
 from carpool.errors import CarpoolError, Draining, InvalidRequest, ModelFailed, ModelLoading, WorkerDied
 from carpool.models.tokenizer import Tokenizer
 from carpool.worker import protocol
+from carpool.worker.answers import Embeddings, Scores
 from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.connection import Connection, News
 from carpool.worker.generation import Generation
@@ -25,15 +25,7 @@ from carpool.worker.supervisor import Supervisor
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Embeddings:
-    """The vectors of one `Embed`."""
-
-    vectors: NDArray[np.float32]
-    """[inputs, dimensions], read-only."""
-    tokens: list[int]
-    """Token count of each input."""
+_DOES = {"generate": "generates text", "embed": "makes embeddings", "rerank": "scores documents"}
 
 
 class WorkerClient:
@@ -141,8 +133,19 @@ class WorkerClient:
         vectors = np.frombuffer(result.data, dtype="<f4").reshape(-1, result.dimensions)
         return Embeddings(vectors, result.tokens)
 
-    def _place(self, name: str, task: str) -> tuple[ModelState, Connection]:
-        """The model's state and the way to it, or the reason why not."""
+    async def score(self, request: protocol.Score) -> Scores:
+        """Score documents against a query, with a reranker or an embedding model (see `protocol.Score`).
+
+        `request.id` is assigned here; `resolve(request.model)` tells the model's name and `task`. Raises and
+        is cancelled as `generate`; the `param` of an `InvalidRequest` is `query` or `documents[i]`.
+        """
+        state, connection = self._place(request.model, "rerank", "embed")
+        request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
+        answer: protocol.Scores = await connection.call(request)
+        return Scores(np.frombuffer(answer.data, dtype="<f4"), answer.tokens)
+
+    def _place(self, name: str, *tasks: str) -> tuple[ModelState, Connection]:
+        """The model's state and the way to it, or the reason why not; `tasks` are those that will do."""
         state = self.resolve(name)
         if self._draining:
             raise self._refusal()
@@ -155,9 +158,8 @@ class WorkerClient:
                 f"The model `{state.name}` is loading ({state.phase}, {state.percent:.0f} %).",
                 retry_after_s=self._supervisor.start_left_s(state.percent),
             )
-        if state.task != task:
-            does = "generates text" if state.task == "generate" else "makes embeddings"
-            raise InvalidRequest(f"The model `{state.name}` only {does}.", param="model")
+        if state.task not in tasks:
+            raise InvalidRequest(f"The model `{state.name}` only {_DOES[str(state.task)]}.", param="model")
         return state, self._connection
 
     def _refusal(self) -> CarpoolError:

@@ -18,6 +18,9 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0
 """How long the stream of a dead worker may stay open: a process that it started may hold its end."""
 
+Call = protocol.Load | protocol.Unload | protocol.Set | protocol.Embed | protocol.Score
+"""Calls that end with one message."""
+
 News = protocol.Hello | protocol.Progress | protocol.Stats
 
 
@@ -47,7 +50,7 @@ class Connection:
         """Wait until no call is open."""
         await self._idle.wait()
 
-    async def call(self, message: protocol.Load | protocol.Unload | protocol.Set | protocol.Embed) -> Any:
+    async def call(self, message: Call) -> Any:
         """Send a call and return its terminal message. Raises the `CarpoolError` it ended with.
 
         Cancelling it cancels the call.
@@ -123,8 +126,8 @@ class Connection:
             case protocol.Accepted(id=call_id, prompt_tokens=prompt_tokens):
                 if call_id in self._generations:
                     self._generations[call_id].accept(prompt_tokens)
-            case protocol.Result(id=call_id) | protocol.Loaded(id=call_id) | protocol.Done(id=call_id):
-                self._answer(call_id, message)
+            case protocol.Result() | protocol.Scores() | protocol.Loaded() | protocol.Done():
+                self._answer(message.id, message)
             case protocol.Error(id=call_id, code=code, message=text, param=param):
                 self._fail(call_id, from_code(code, text, param=param, retry_after_s=message.retry_after_s))
             case _:

@@ -1,4 +1,4 @@
-"""A hosted embedding model."""
+"""Hosted encoders: embedding models and rerankers."""
 
 import asyncio
 import time
@@ -6,11 +6,12 @@ from typing import cast
 
 import numpy as np
 
-from carpool.encoders import Embedder, Inputs
+from carpool import encoders
+from carpool.encoders import Embedder, Inputs, Reranker
 from carpool.inference_engine import Priority
-from carpool.runtimes.encoder import EncoderRuntime
+from carpool.runtimes.encoder import ClassifierRuntime, EncoderRuntime
 from carpool.worker.hosted import Description
-from carpool.worker.protocol import Embed, Result
+from carpool.worker.protocol import Embed, Result, Score, Scores
 
 
 class Encoder:
@@ -32,14 +33,68 @@ class Encoder:
         embeddings = await self._embedder.embed(
             cast("Inputs", request.inputs),
             priority=Priority(request.priority),
-            deadline=None if request.timeout_s is None else time.monotonic() + request.timeout_s,
+            deadline=_deadline(request),
             tenant=request.tenant,
             truncate=request.truncate,
         )
         vectors = np.ascontiguousarray(embeddings.vectors, "<f4")
         return Result(request.id, vectors.shape[1], vectors.data.cast("B"), embeddings.token_counts)
 
+    async def score(self, request: Score) -> Scores:
+        """See `hosted.ScoringModel`."""
+        scores = await self._embedder.score(
+            request.query,
+            request.documents,
+            priority=Priority(request.priority),
+            deadline=_deadline(request),
+            tenant=request.tenant,
+            truncate=request.truncate,
+        )
+        return _message(request, scores)
+
     async def close(self) -> None:
         """Finish what was accepted, then free the device."""
         await self._embedder.stop()
         await asyncio.to_thread(self._runtime.close)
+
+
+class CrossEncoder:
+    """A reranker, started on the running event loop. It owns the runtime from now on."""
+
+    def __init__(self, runtime: ClassifierRuntime, reranker: Reranker, description: Description) -> None:
+        self.description = description
+        self._runtime = runtime
+        self._reranker = reranker
+        self._reranker.start()
+
+    @property
+    def steps(self) -> int:
+        """Batches of the reranker."""
+        return self._reranker.batches
+
+    async def score(self, request: Score) -> Scores:
+        """See `hosted.ScoringModel`."""
+        scores = await self._reranker.score(
+            request.query,
+            request.documents,
+            priority=Priority(request.priority),
+            deadline=_deadline(request),
+            tenant=request.tenant,
+            truncate=request.truncate,
+            raw=request.raw,
+        )
+        return _message(request, scores)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then free the device."""
+        await self._reranker.stop()
+        await asyncio.to_thread(self._runtime.close)
+
+
+def _deadline(request: Embed | Score) -> float | None:
+    return None if request.timeout_s is None else time.monotonic() + request.timeout_s
+
+
+def _message(request: Score, scores: encoders.Scores) -> Scores:
+    values = np.ascontiguousarray(scores.scores, "<f4")
+    return Scores(request.id, values.data.cast("B"), scores.num_tokens)

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from carpool.worker.protocol import Embed, Error, Generate, Result, Step
+from carpool.worker.protocol import Embed, Error, Generate, Result, Score, Scores, Step
 
 Emit = Callable[[Step | Error], None]
 """Takes what a generating model sends of its own accord: its steps, and errors that end accepted requests."""
@@ -62,4 +62,13 @@ class EmbeddingModel(HostedModel, Protocol):
 
     async def embed(self, request: Embed) -> Result:
         """The vectors. Cancelling it frees what is not computed yet."""
+        ...
+
+
+@runtime_checkable
+class ScoringModel(HostedModel, Protocol):
+    """A model that tells how well documents answer a query: a reranker, or an embedding model."""
+
+    async def score(self, request: Score) -> Scores:
+        """The scores. Cancelling it frees what is not computed yet."""
         ...

@@ -7,12 +7,22 @@ from collections.abc import Callable
 from dataclasses import fields
 
 from carpool.errors import ContextLengthExceeded, InvalidRequest
-from carpool.generation import GenerationConfig, GenerationEngine, GenerationRequest, SequenceOutput
+from carpool.generation import (
+    GenerationConfig,
+    GenerationEngine,
+    GenerationRequest,
+    Grammar,
+    GrammarCompiler,
+    GrammarKind,
+    GrammarSource,
+    SequenceOutput,
+)
 from carpool.inference_engine import Priority
 from carpool.models.chat_template import ChatTemplate
 from carpool.models.sampling_defaults import SamplingDefaults
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.decoder import DecoderRuntime, SamplingParams
+from carpool.worker import protocol
 from carpool.worker.errors import as_error
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import Description
@@ -29,6 +39,7 @@ class LanguageModel:
         tokenizer: Tokenizer,
         template: ChatTemplate,
         defaults: SamplingDefaults,
+        grammars: GrammarCompiler,
         config: GenerationConfig,
         surroundings: Surroundings,
         description: Description,
@@ -39,6 +50,7 @@ class LanguageModel:
         self._tokenizer = tokenizer
         self._template = template
         self._defaults = defaults
+        self._grammars = grammars
         self._emit = surroundings.emit
         self._engine = GenerationEngine(
             runtime, config, surroundings.gate, self._on_step, name=name, registry=surroundings.registry
@@ -54,6 +66,7 @@ class LanguageModel:
         """Render and tokenise in a thread, then hand over to the engine; see `GeneratingModel`."""
         deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
         prompt_ids = await asyncio.to_thread(self._prompt_ids, request)
+        grammar = None if request.grammar is None else await self._compile(request.grammar)
         self._engine.submit(
             GenerationRequest(
                 request_id=request.id,
@@ -64,6 +77,7 @@ class LanguageModel:
                 end_token_ids=self._tokenizer.end_ids,
                 ignore_eos=request.ignore_eos,
                 stop_token_ids=frozenset(request.stop_token_ids),
+                grammar=grammar,
                 n=request.n,
                 priority=Priority(request.priority),
                 tenant=request.tenant,
@@ -80,7 +94,14 @@ class LanguageModel:
         """Finish what was accepted, then free the device."""
         await self._engine.drain()
         await self._engine.stop()
+        self._grammars.close()
         await asyncio.to_thread(self._runtime.close)
+
+    async def _compile(self, given: protocol.Grammar) -> Grammar:
+        try:
+            return await self._grammars.compile(GrammarSource(GrammarKind(given.kind), given.text))
+        except InvalidRequest as error:  # the one error of all who wait for this grammar
+            raise InvalidRequest(error.message, param=given.field) from error
 
     def _prompt_ids(self, request: Generate) -> list[int]:
         match request:
@@ -138,5 +159,6 @@ def _sampling_params(request: Generate, defaults: SamplingDefaults) -> SamplingP
         presence_penalty=request.presence_penalty,
         logit_bias=request.logit_bias,
         seed=secrets.randbits(32) if request.seed is None else request.seed,
+        reproducible=request.seed is not None,
         top_logprobs=request.top_logprobs,
     )

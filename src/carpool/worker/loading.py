@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from carpool.encoders import Embedder, EncoderConfig, SentenceTransformersConfig
+from carpool.encoders import CrossEncoderConfig, Embedder, EncoderConfig, Reranker, SentenceTransformersConfig
 from carpool.errors import ModelFailed
-from carpool.generation import GenerationConfig
+from carpool.generation import STATIC_DEFAULTS, GenerationConfig, GrammarCompiler, Mode
 from carpool.models.chat_template import ChatTemplate, read_chat_template
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.detokenizer import IncrementalDetokenizer
@@ -21,10 +21,10 @@ from carpool.models.reference import ModelReference
 from carpool.models.sampling_defaults import sampling_defaults
 from carpool.models.source import fetch
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.openvino.config import DecoderConfig
+from carpool.runtimes.openvino.config import DecoderConfig, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
-from carpool.runtimes.openvino.encoder import OpenVinoEncoder
-from carpool.worker.embedding_model import Encoder
+from carpool.runtimes.openvino.encoder import OpenVinoClassifier, OpenVinoEncoder
+from carpool.worker.embedding_model import CrossEncoder, Encoder
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import Description, HostedModel
 from carpool.worker.language_model import LanguageModel
@@ -63,7 +63,12 @@ def _prepare(load: Load, surroundings: Surroundings, reporter: ProgressReporter)
     reporter.phase("reading")
     checkpoint = open_checkpoint(path)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    prepare = _prepare_decoder if checkpoint.architecture.endswith("ForCausalLM") else _prepare_encoder
+    if checkpoint.architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        prepare = _prepare_decoder
+    elif checkpoint.architecture.endswith("ForSequenceClassification"):
+        prepare = _prepare_reranker
+    else:
+        prepare = _prepare_encoder
     return prepare(load, surroundings, reporter, checkpoint, tokenizer)
 
 
@@ -75,7 +80,7 @@ def _prepare_decoder(
     tokenizer: Tokenizer,
 ) -> Start:
     settings = surroundings.config
-    values: dict[str, Any] = {}
+    values = dict(STATIC_DEFAULTS) if load.options.get("mode") == Mode.STATIC else {}
     if settings.max_batch_size is not None:
         # Twice the sequences, where that is more than the default, leaves prompts half of each step.
         step_tokens = max(GenerationConfig().max_num_batched_tokens, 2 * settings.max_batch_size)
@@ -95,6 +100,7 @@ def _prepare_decoder(
         on_progress=lambda phase, _: reporter.phase(phase),
     )
     spec = runtime.spec
+    grammars = GrammarCompiler(tokenizer, spec.vocab_size, settings.threads)
     description = Description(
         task="generate",
         context_length=min(spec.context_length, spec.num_blocks * spec.block_size),
@@ -109,7 +115,15 @@ def _prepare_decoder(
         },
     )
     return lambda: LanguageModel(
-        load.model, runtime, tokenizer, template, defaults, generation_config, surroundings, description
+        load.model,
+        runtime,
+        tokenizer,
+        template,
+        defaults,
+        grammars,
+        generation_config,
+        surroundings,
+        description,
     )
 
 
@@ -120,29 +134,26 @@ def _prepare_encoder(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer,
 ) -> Start:
-    settings = surroundings.config
-    values: dict[str, Any] = {}
-    if settings.max_batch_size is not None:
-        values |= {"max_batch_size": settings.max_batch_size}
-    if settings.batch_wait_ms is not None:
-        values |= {"batch_wait_ms": settings.batch_wait_ms}
-    values |= load.options
-    _refuse_unknown(values, EncoderConfig)
-    config = _configured(EncoderConfig, values)
-    directory = SentenceTransformersConfig.read(checkpoint.path)
+    config = _encoder_config(load, surroundings)
+    extra = SentenceTransformersConfig.read(checkpoint.path)
     reporter.phase("compiling")
     runtime = OpenVinoEncoder(
         checkpoint,
-        directory.pooling,
-        num_threads=settings.threads,
-        max_tokens=directory.max_tokens,
+        extra.pooling,
+        num_threads=surroundings.config.threads,
+        max_tokens=extra.max_tokens,
         precision=config.precision,
+        weights=WeightFormat(config.weights),
     )
     description = Description(
         task="embed",
         context_length=runtime.spec.max_tokens,
         dimensions=runtime.spec.dimensions,
-        details={"architecture": checkpoint.architecture, "pooling": directory.pooling.mode.value},
+        details={
+            "architecture": checkpoint.architecture,
+            "weights": config.weights,
+            "pooling": extra.pooling.mode.value,
+        },
     )
 
     def start() -> HostedModel:
@@ -151,14 +162,67 @@ def _prepare_encoder(
             tokenizer,
             config,
             name=load.model,
+            extra=extra,
             gate=surroundings.gate,
             registry=surroundings.registry,
-            prompt=directory.default_prompt,
-            lower_case=directory.lower_case,
         )
         return Encoder(runtime, embedder, description)
 
     return start
+
+
+def _prepare_reranker(
+    load: Load,
+    surroundings: Surroundings,
+    reporter: ProgressReporter,
+    checkpoint: Checkpoint,
+    tokenizer: Tokenizer,
+) -> Start:
+    config = _encoder_config(load, surroundings)
+    extra = CrossEncoderConfig.read(checkpoint)
+    reporter.phase("compiling")
+    runtime = OpenVinoClassifier(
+        checkpoint,
+        num_threads=surroundings.config.threads,
+        max_tokens=extra.max_tokens,
+        precision=config.precision,
+        weights=WeightFormat(config.weights),
+    )
+    description = Description(
+        task="rerank",
+        context_length=runtime.spec.max_tokens,
+        details={
+            "architecture": checkpoint.architecture,
+            "weights": config.weights,
+            "activation": extra.activation.value,
+        },
+    )
+
+    def start() -> HostedModel:
+        reranker = Reranker(
+            runtime,
+            tokenizer,
+            config,
+            name=load.model,
+            gate=surroundings.gate,
+            registry=surroundings.registry,
+            activation=extra.activation,
+        )
+        return CrossEncoder(runtime, reranker, description)
+
+    return start
+
+
+def _encoder_config(load: Load, surroundings: Surroundings) -> EncoderConfig:
+    settings = surroundings.config
+    values: dict[str, Any] = {}
+    if settings.max_batch_size is not None:
+        values |= {"max_batch_size": settings.max_batch_size}
+    if settings.batch_wait_ms is not None:
+        values |= {"batch_wait_ms": settings.batch_wait_ms}
+    values |= load.options
+    _refuse_unknown(values, EncoderConfig)
+    return _configured(EncoderConfig, values)
 
 
 def _refuse_unknown(values: Mapping[str, Any], *kinds: type) -> None:

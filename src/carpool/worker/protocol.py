@@ -1,14 +1,15 @@
 """What the gateway and a worker process say to each other: one tagged msgspec struct per frame (`framing`).
 
 Every message with an `id` but `Cancel` is a call, and every call has exactly one end: `Loaded`, `Done`,
-`Result`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the `n` choices.
+`Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the `n`
+choices.
 
-    gateway → worker   Load  Unload  Set  Generate  Embed  Cancel
-    worker → gateway   Hello  Progress  Loaded  Done  Accepted  Step  Result  Error  Stats
+    gateway → worker   Load  Unload  Set  Generate  Embed  Score  Cancel
+    worker → gateway   Hello  Progress  Loaded  Done  Accepted  Step  Result  Scores  Error  Stats
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,6 +38,15 @@ class Unload(msgspec.Struct, tag="unload", frozen=True):
     model: str
 
 
+class Grammar(msgspec.Struct, array_like=True, frozen=True):
+    """What a generated text must match."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+    field: str
+    """Where the client wrote it; errors name it."""
+
+
 class Generate(msgspec.Struct, tag="generate", frozen=True, omit_defaults=True):
     """Generate text. Exactly one of `messages`, `prompt` and `prompt_ids` is given."""
 
@@ -62,6 +72,7 @@ class Generate(msgspec.Struct, tag="generate", frozen=True, omit_defaults=True):
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
+    grammar: Grammar | None = None
     seed: int | None = None
     top_logprobs: int | None = None
     """None: no logprobs."""
@@ -83,11 +94,35 @@ class Embed(msgspec.Struct, tag="embed", frozen=True, omit_defaults=True):
     timeout_s: float | None = None
 
 
+class Score(msgspec.Struct, tag="score", frozen=True, omit_defaults=True):
+    """Score how well each document answers a query. Answered by `Scores`, in the order of the documents.
+
+    A reranker (`task: rerank`) reads query and document together. Its scores are what the model's authors
+    put behind the head, mostly a sigmoid, so in [0, 1]; with `raw` they are the head's logits. An embedding
+    model (`task: embed`) compares vectors, mostly by cosine, so in [-1, 1], with its own prompts for queries
+    and documents; `raw` makes no difference there. Higher is better in every case.
+
+    A query or document that is empty or not Unicode, and without `truncate` one that is too long, is refused
+    with `param` `query` or `documents[i]`. `truncate` cuts to the model's window: for a reranker the longer
+    of the two texts first, as the Hugging Face tokenizers' `longest_first`.
+    """
+
+    id: int
+    model: str
+    query: str
+    documents: Sequence[str]
+    truncate: bool = False
+    raw: bool = False
+    priority: int = 1
+    tenant: str = "local"
+    timeout_s: float | None = None
+
+
 class Cancel(msgspec.Struct, tag="cancel", frozen=True):
-    """Stop a `Generate`, or one of its choices, or an `Embed`. What already ended is left as it is.
+    """Stop a `Generate`, or one of its choices, an `Embed` or a `Score`. What already ended is left as it is.
 
     A stopped choice ends with a `Step` entry and the finish reason `cancelled`; a request that was not
-    accepted yet, and an `Embed`, with an `Error` and the code `cancelled`.
+    accepted yet, an `Embed` and a `Score`, with an `Error` and the code `cancelled`.
     """
 
     id: int
@@ -130,7 +165,7 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True):
     id: int
     model: str
     task: str
-    """`generate` or `embed`."""
+    """`generate`, `embed` or `rerank`."""
     context_length: int
     """Most tokens of one request."""
     details: dict[str, Any]
@@ -184,6 +219,15 @@ class Result(msgspec.Struct, tag="result", frozen=True):
     """Token count of each input."""
 
 
+class Scores(msgspec.Struct, tag="scores", frozen=True):
+    """A `Score`'s answer: raw little-endian float32, one for each document, in their order."""
+
+    id: int
+    data: memoryview
+    tokens: int
+    """Tokens computed for query and documents together, special tokens included."""
+
+
 class Error(msgspec.Struct, tag="error", frozen=True):
     """The terminal message of a call that failed, as `errors.from_code` takes it."""
 
@@ -201,5 +245,5 @@ class Stats(msgspec.Struct, tag="stats", frozen=True):
     metrics: list[Metric]
 
 
-ToWorker = Load | Unload | Set | Generate | Embed | Cancel
-FromWorker = Hello | Progress | Loaded | Done | Accepted | Step | Result | Error | Stats
+ToWorker = Load | Unload | Set | Generate | Embed | Score | Cancel
+FromWorker = Hello | Progress | Loaded | Done | Accepted | Step | Result | Scores | Error | Stats

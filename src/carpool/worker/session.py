@@ -11,12 +11,13 @@ from carpool.worker import protocol
 from carpool.worker.errors import as_error
 from carpool.worker.framing import FrameWriter, read_frames
 from carpool.worker.host import ModelHost
-from carpool.worker.hosted import EmbeddingModel, GeneratingModel
+from carpool.worker.hosted import EmbeddingModel, GeneratingModel, ScoringModel
 
 HEARTBEAT_S = 1.0
 
-Call = protocol.Load | protocol.Unload | protocol.Set | protocol.Generate | protocol.Embed
-End = protocol.Loaded | protocol.Done | protocol.Result | protocol.Error
+Call = protocol.Load | protocol.Unload | protocol.Set | protocol.Generate | protocol.Embed | protocol.Score
+End = protocol.Loaded | protocol.Done | protocol.Result | protocol.Scores | protocol.Error
+_CANCELLABLE = protocol.Generate | protocol.Embed | protocol.Score
 
 
 class _OpenCall:
@@ -73,7 +74,7 @@ class Session:
 
     def _cancel(self, message: protocol.Cancel) -> None:
         call = self._open.get(message.id)
-        if call is None or not isinstance(call.message, protocol.Generate | protocol.Embed):
+        if call is None or not isinstance(call.message, _CANCELLABLE):
             return
         if call.model is not None:
             call.model.cancel(message.id, message.index)
@@ -118,6 +119,8 @@ class Session:
                 return None
             case protocol.Embed():
                 return await self._embed(message)
+            case protocol.Score():
+                return await self._score(message)
             case protocol.Load():
                 return await self._load(message)
             case protocol.Unload():
@@ -143,6 +146,12 @@ class Session:
         if not isinstance(model, EmbeddingModel):
             raise InvalidRequest(f"The model `{request.model}` does not make embeddings.", param="model")
         return await model.embed(request)
+
+    async def _score(self, request: protocol.Score) -> protocol.Scores:
+        model = self._host.get(request.model)
+        if not isinstance(model, ScoringModel):
+            raise InvalidRequest(f"The model `{request.model}` does not score documents.", param="model")
+        return await model.score(request)
 
     async def _load(self, load: protocol.Load) -> protocol.Loaded:
         model = await self._host.load(load, self._emit, self._writer.write)

@@ -30,7 +30,7 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     """Why it failed."""
     task: str | None = None
-    """`generate` or `embed`; this and what follows is known once the model was up."""
+    """`generate`, `embed` or `rerank`; this and what follows is known once the model was up."""
     context_length: int | None = None
     """Most tokens of one request."""
     dimensions: int | None = None

@@ -168,7 +168,7 @@ async def test_a_deadline_ends_the_call(start: Start) -> None:
 
 async def test_a_full_queue_takes_nothing_of_a_call(start: Start) -> None:
     async with start(EncoderConfig(max_queue_ms=1e-6)) as (embedder, encoder):
-        for _ in range(4):  # until the queue can predict
+        for _ in range(9):  # until the queue trusts its predictions
             await embedder.embed([[1]])
         first = await occupied(embedder, encoder)
         with pytest.raises(QueueFull):

@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 
 from carpool.errors import CarpoolError, InvalidRequest, ModelLoading
 from carpool.telemetry import Registry, Snapshot
-from carpool.worker.client import Embeddings, WorkerClient
+from carpool.worker.answers import Embeddings, Scores
+from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.generation import Generation
-from carpool.worker.protocol import Embed, Generate, StepEntry
+from carpool.worker.protocol import Embed, Generate, Score, StepEntry
 from tests.unit.worker.echo import byte_tokenizer
 
 CHAT = ModelConfig(reference="pypi:parrot==1", name="parrot", aliases=("org/parrot",))
 EMBED = ModelConfig(reference="pypi:vectors==1", name="vectors")
+RERANK = ModelConfig(reference="pypi:judge==1", name="judge")
 
 
 def open_gate() -> asyncio.Event:
@@ -28,11 +30,14 @@ def open_gate() -> asyncio.Event:
 class LocalClient(WorkerClient):
     """`parrot` says the last message or prompt, one byte per token; `vectors` makes a unit vector of a text.
 
-    While `admitting` is not set nothing is accepted, while `going` is not set no token and no vector comes.
+    Documents are scored by the share of the query's letters in them, less one from `vectors`; an empty one is
+    refused. `judge`, a reranker, is there if asked for.
+
+    While `admitting` is not set nothing is accepted, while `going` is not set nothing else comes.
     """
 
-    def __init__(self, *, dimensions: int = 8, ready: bool = True) -> None:
-        super().__init__(WorkerConfig(models=(CHAT, EMBED)))
+    def __init__(self, *, dimensions: int = 8, ready: bool = True, reranker: bool = False) -> None:
+        super().__init__(WorkerConfig(models=(CHAT, EMBED, *((RERANK,) if reranker else ()))))
         self.dimensions = dimensions
         self.admitting = open_gate()
         self.going = open_gate()
@@ -43,6 +48,7 @@ class LocalClient(WorkerClient):
         self.fails_after = 3
         self.generates: list[Generate] = []
         self.embeds: list[Embed] = []
+        self.scored: list[Score] = []
         self.running: set[int] = set()
         self.cancelled: set[int] = set()
         self.registry = Registry()
@@ -65,6 +71,8 @@ class LocalClient(WorkerClient):
             context_length=64,
             dimensions=self.dimensions,
         )
+        if RERANK.name in self.models:
+            self.set_state(RERANK.name, phase="ready", percent=100.0, task="rerank", context_length=64)
 
     def set_state(self, name: str, **changes: object) -> None:
         self._states.update(name, **changes)
@@ -104,13 +112,33 @@ class LocalClient(WorkerClient):
         vectors = np.stack([vector_of(item, self.dimensions) for item in request.inputs])
         return Embeddings(vectors, [len(item) for item in request.inputs])
 
-    def _check(self, name: str, task: str) -> None:
+    async def score(self, request: Score) -> Scores:
+        self._check(request.model, "embed", "rerank")
+        self.scored.append(request)
+        number = next(self._numbers)
+        self.running.add(number)
+        try:
+            await self.going.wait()
+        except asyncio.CancelledError:
+            self._cancel(number)
+            raise
+        self.running.discard(number)
+        for index, document in enumerate(request.documents):
+            if not document:
+                param = f"documents[{index}]"
+                raise InvalidRequest(f"{param} is an empty string.", param=param)
+        base = 0 if request.model == RERANK.name else -1
+        shares = [share_of(request.query, document) + base for document in request.documents]
+        tokens = len(request.query) + sum(map(len, request.documents))
+        return Scores(np.array(shares, np.float32), tokens)
+
+    def _check(self, name: str, *tasks: str) -> None:
         state = self.resolve(name)
         if self.refusal is not None:
             raise self.refusal
         if state.phase != "ready":
             raise ModelLoading(f"The model `{name}` is loading.", retry_after_s=2.4)
-        if state.task != task:
+        if state.task not in tasks:
             raise InvalidRequest(f"The model `{name}` does something else.", param="model")
 
     def _cancel(self, number: int) -> None:
@@ -161,3 +189,9 @@ def vector_of(item: str | list[int], dimensions: int) -> NDArray[np.float32]:
     vector = rng.standard_normal(dimensions).astype(np.float32)
     unit: NDArray[np.float32] = vector / np.linalg.norm(vector)
     return unit
+
+
+def share_of(query: str, document: str) -> float:
+    """How many of the query's different letters are in the document, of 1."""
+    letters = set(query)
+    return len(letters & set(document)) / len(letters)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from carpool.errors import StartError
-from carpool.gateway.config import GatewayConfig, KeyConfig
+from carpool.gateway.config import EmbeddingsConfig, GatewayConfig, KeyConfig, RerankConfig
 
 HASH = "sha256:" + "0" * 64
 
@@ -28,9 +28,7 @@ def test_a_loopback_address_needs_none(host: str) -> None:
         ({"port": 70000}, "port"),
         ({"max_body_bytes": 0}, "max_body_bytes"),
         ({"max_concurrent_requests": 0}, "max_concurrent_requests"),
-        ({"max_embedding_inputs": 0}, "max_embedding_inputs"),
         ({"request_timeout_s": float("nan")}, "request_timeout_s"),
-        ({"embeddings_token_ids": "maybe"}, "embeddings_token_ids"),
         ({"cors_origins": ("chat.example.org",)}, "cors_origins"),
         ({"keys": (KeyConfig(HASH, "a"), KeyConfig(HASH, "a"))}, "keys"),
     ],
@@ -38,6 +36,15 @@ def test_a_loopback_address_needs_none(host: str) -> None:
 def test_a_bad_value_is_named(fields: dict[str, Any], named: str) -> None:
     with pytest.raises(StartError, match=named):
         GatewayConfig(**fields)
+
+
+def test_a_bad_bound_of_the_encoder_routes_is_named() -> None:
+    with pytest.raises(StartError, match="token_ids must be"):
+        EmbeddingsConfig(token_ids="maybe")  # type: ignore[arg-type]
+    with pytest.raises(StartError, match="max_inputs must be"):
+        EmbeddingsConfig(max_inputs=0)
+    with pytest.raises(StartError, match="max_documents must be"):
+        RerankConfig(max_documents=0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from carpool.gateway.config import GatewayConfig
+from carpool.gateway.config import EmbeddingsConfig, GatewayConfig
 from carpool.gateway.embedding_reply import body_slices, shortened
 from carpool.inference_engine import Priority
 from tests.unit.gateway.local_client import LocalClient, vector_of
@@ -64,7 +64,7 @@ async def test_token_ids_are_refused_by_name_or_taken_as_the_models_own() -> Non
         refused = await http.post(PATH, json={"model": "vectors", "input": [1, 2]})
     assert refused.status_code == 400
     assert "check_embedding_ctx_length=False" in refused.json()["error"]["message"]
-    service = Service(GatewayConfig(embeddings_token_ids="own"))
+    service = Service(GatewayConfig(embeddings=EmbeddingsConfig(token_ids="own")))
     await embed(service, input=[1, 2])
     await embed(service, input=[[1, 2], [3]])
     assert [list(call.inputs) for call in service.client.embeds] == [[[1, 2]], [[1, 2], [3]]]

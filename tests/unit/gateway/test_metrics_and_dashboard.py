@@ -40,9 +40,10 @@ async def test_the_page_has_this_processes_metrics_and_the_workers() -> None:
 
 
 async def test_the_lag_gauge_sees_a_blocked_loop() -> None:
-    gauge = Registry().gauge("lag", "").labelled({})
+    registry = Registry()
+    gauge, histogram = registry.gauge("lag", "").labelled({}), registry.histogram("delay", "")
     loop = asyncio.get_running_loop()
-    watching = asyncio.create_task(watch_loop_lag(gauge))
+    watching = asyncio.create_task(watch_loop_lag(gauge, histogram))
 
     def block() -> None:
         until_ = loop.time() + 0.1
@@ -52,6 +53,7 @@ async def test_the_lag_gauge_sees_a_blocked_loop() -> None:
     loop.call_later(0.02, block)
     await until(lambda: gauge.value > 0.04)
     watching.cancel()
+    assert histogram.labelled({}).value > 0.04
 
 
 async def test_the_dashboard_is_one_page_that_needs_nothing_from_elsewhere() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 from carpool.generation import GenerationConfig, GenerationRequest, SequenceOutput
+from carpool.generation.block_manager import REPRODUCIBLE_ROOT, SHARED_ROOT
 from carpool.generation.request import check
 from carpool.generation.scheduler import Scheduler
 from carpool.generation.sequence import Sequence
@@ -58,7 +59,8 @@ class Ride:
             n=n,
         )
         limit = check(request, self.decoder.spec, max_n=self.config.max_num_seqs)
-        sequences = [Sequence(request, index, limit) for index in range(n)]
+        root = REPRODUCIBLE_ROOT if params.reproducible else SHARED_ROOT
+        sequences = [Sequence(request, index, limit, root) for index in range(n)]
         for seq in sequences:
             self.scheduler.add(seq, self.loop.create_future())
         return sequences

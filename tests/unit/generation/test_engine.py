@@ -214,7 +214,23 @@ async def test_the_admission_window_ends_by_itself() -> None:
     config = GenerationConfig(max_num_seqs=3, max_num_batched_tokens=64, admission_window_ms=5)
     async with trip(config=config) as journey:
         journey.submit(1, prompt(5), 2)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert journey.engine.steps == 0
+        journey.clock.advance(0.005)
         await journey.receiver.end(1)
+
+
+async def test_a_request_cancelled_in_its_admission_window_holds_up_nobody() -> None:
+    config = GenerationConfig(max_num_seqs=3, max_num_batched_tokens=64, admission_window_ms=5)
+    async with trip(config=config) as journey:
+        journey.submit(1, prompt(5), 2)
+        await asyncio.sleep(0)
+        journey.engine.cancel(1)
+        journey.clock.advance(0.004)
+        journey.submit(2, prompt(5), 2)
+        journey.clock.advance(0.005)
+        await journey.receiver.end(2)
 
 
 async def test_two_engines_share_the_device_one_step_at_a_time() -> None:

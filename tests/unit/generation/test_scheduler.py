@@ -76,6 +76,16 @@ def test_the_oldest_prompt_goes_on_however_small_the_budget_that_is_left(make_ri
     assert rows(ride.step()) == {1: 1, 2: 1, 3: 16}
 
 
+def test_a_chunk_is_never_longer_than_what_is_left_of_its_prompt(make_ride: MakeRide) -> None:
+    """More than the share that leaves something to others, and less than a block."""
+    ride = make_ride(max_num_seqs=3, max_num_batched_tokens=20, block_size=16)
+    ride.add(1, prompt(15), 2)
+    ride.add(2, prompt(40, salt=1), 2)
+    assert rows(ride.step()) == {1: 15}
+    ride.run()
+    assert ride.text(1) == alone(prompt(15), 2)
+
+
 def test_the_head_of_the_queue_is_not_overtaken_for_want_of_memory(make_ride: MakeRide) -> None:
     ride = make_ride(num_blocks=12, reserve_tokens=4)
     ride.add(1, prompt(20), 9)  # 6 of 12 blocks promised
@@ -91,13 +101,13 @@ def test_equal_beginnings_that_arrive_together_are_computed_once(make_ride: Make
     ride = make_ride(max_num_batched_tokens=32, max_num_seqs=8)
     beginning = prompt(64)
     for request_id in range(6):
-        ride.add(request_id, [*beginning, request_id], 3)
+        ride.add(request_id, [*beginning, request_id, 0], 3)
     ride.run()
     computed = sum(len(batch.token_ids) for batch in ride.decoder.batches)
-    assert computed == 64 + 6 + 6 * 2
+    assert computed == 64 + 6 * 2 + 6 * 2
     assert ride.scheduler.num_cached_tokens == 5 * 64
     for request_id in range(6):
-        assert ride.text(request_id) == alone([*beginning, request_id], 3)
+        assert ride.text(request_id) == alone([*beginning, request_id, 0], 3)
 
 
 def test_n_choices_share_the_prompts_full_blocks_and_differ_by_seed(make_ride: MakeRide) -> None:
@@ -157,6 +167,41 @@ def test_a_removed_sequence_takes_no_other_with_it(make_ride: MakeRide) -> None:
     assert ride.outputs[1, 0][-1].finish_reason is None
 
 
+def test_a_reproducible_sequence_computes_its_output_token_by_token_again(make_ride: MakeRide) -> None:
+    params = SamplingParams(temperature=1.0, seed=5, reproducible=True)
+    ride = make_ride()
+    ride.add(1, prompt(10), 20, params=params)
+    for _ in range(7):
+        ride.step()
+    ride.scheduler.preempt()
+    again = [rows(ride.step()) for _ in range(8)]
+    assert again == [{1: 2}] + [{1: 1}] * 7  # its prompt's full blocks were found
+    ride.run()
+    assert ride.text(1) == alone(prompt(10), 20, params)
+
+
+def test_a_reproducible_sequence_takes_over_prompts_of_its_like_only(make_ride: MakeRide) -> None:
+    ride = make_ride()
+    seeded = SamplingParams(temperature=0, reproducible=True)
+    ride.add(1, prompt(10), 10)
+    ride.run()
+    turn = [*prompt(10), *ride.text(1), 1, 2]
+    for request_id, params in [(2, seeded), (3, seeded), (4, GREEDY)]:
+        ride.add(request_id, turn, 2, params=params)
+        ride.run()
+    assert [cached_tokens(ride, request_id) for request_id in (2, 3, 4)] == [0, 20, 16]
+
+
+def test_a_prompt_never_leaves_a_single_token_to_compute(make_ride: MakeRide) -> None:
+    ride = make_ride(max_num_batched_tokens=32)
+    ride.add(1, prompt(33), 2)
+    assert [rows(ride.step()) for _ in range(2)] == [{1: 28}, {1: 5}]
+    ride.run()
+    ride.add(2, prompt(33), 2)
+    ride.run()
+    assert cached_tokens(ride, 2) == 28
+
+
 @given(
     priorities=st.lists(st.sampled_from(Priority), min_size=1, max_size=8),
     steps=st.integers(1, 12),
@@ -206,13 +251,18 @@ class RandomRide(RuleBasedStateMachine):
     """
 
     @initialize(
-        num_blocks=st.integers(13, 40),
+        memory=st.integers(52, 160),
         max_num_seqs=st.integers(1, 8),
-        spare_blocks=st.integers(1, 8),
+        spare_tokens=st.integers(0, 28),
         reserve_tokens=st.integers(1, 16),
+        block_size=st.sampled_from([1, 3, 4, 16]),
     )
-    def start(self, num_blocks: int, max_num_seqs: int, spare_blocks: int, reserve_tokens: int) -> None:
-        self.ride = Ride(num_blocks, max_num_seqs, max_num_seqs + 4 * spare_blocks, reserve_tokens)
+    def start(
+        self, memory: int, max_num_seqs: int, spare_tokens: int, reserve_tokens: int, block_size: int
+    ) -> None:
+        budget = max_num_seqs + block_size + spare_tokens
+        num_blocks = -(-memory // block_size)
+        self.ride = Ride(num_blocks, max_num_seqs, budget, reserve_tokens, block_size)
         self.live: dict[int, list[Sequence]] = {}
         self.added = 0
 
@@ -222,11 +272,15 @@ class RandomRide(RuleBasedStateMachine):
         max_tokens=st.integers(1, 20),
         priority=st.sampled_from(Priority),
         n=st.integers(1, 3),
+        reproducible=st.booleans(),
     )
-    def add(self, length: int, salt: int, max_tokens: int, priority: Priority, n: int) -> None:
+    def add(
+        self, length: int, salt: int, max_tokens: int, priority: Priority, n: int, reproducible: bool
+    ) -> None:
         n = min(n, self.ride.config.max_num_seqs)
+        params = SamplingParams(temperature=0, reproducible=reproducible)
         self.live[self.added] = self.ride.add(
-            self.added, prompt(length, salt), max_tokens, GREEDY, priority, n
+            self.added, prompt(length, salt), max_tokens, params, priority, n
         )
         self.added += 1
 

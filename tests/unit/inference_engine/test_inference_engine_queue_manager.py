@@ -471,6 +471,15 @@ async def test_bulk_batches_are_cut_to_the_slice() -> None:
     assert len(queue.take(32)[0]) == 32
 
 
+async def test_slices_are_not_mostly_overhead() -> None:
+    """A call of 100 ms and 10 ms a task keeps within 50 ms at no size; with 10 tasks it is half tasks."""
+    queue = QueueManager(EngineConfig(bulk_slice_ms=50.0))
+    for items in (1, 1, 8, 16, 32):
+        queue.cost_model.observe(items, items, 100.0 + 10.0 * items)
+    put(queue, *(new_task(priority=Priority.BULK) for _ in range(32)))
+    assert len(queue.take(32)[0]) == pytest.approx(10, abs=1)
+
+
 async def test_an_unknown_model_gets_bulk_work_one_by_one() -> None:
     queue = QueueManager()
     put(queue, *(new_task(priority=Priority.BULK) for _ in range(4)))

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,11 @@ def naive_distribution(row: Floats, params: SamplingParams) -> dict[int, float]:
     return {i: weights[i] / total for i in kept}
 
 
+def reachable(distribution: dict[int, float]) -> set[int]:
+    """The tokens whose probability is not lost in float32."""
+    return {token for token, probability in distribution.items() if probability > 1e-12}
+
+
 @given(rows(), PARAMS)
 @settings(deadline=None, max_examples=300)
 def test_the_candidates_are_those_of_the_definition(row: Floats, params: SamplingParams) -> None:
@@ -63,11 +69,12 @@ def test_the_candidates_are_those_of_the_definition(row: Floats, params: Samplin
     total = float(weights.sum(dtype=np.float64))
     found = {token: float(weight) / total for token, weight in zip(tokens, weights, strict=True)}
     expected = naive_distribution(row, params)
-    shorter, longer = sorted((set(found), set(expected)), key=len)
+    shorter, longer = sorted((reachable(found), reachable(expected)), key=len)
     assert shorter <= longer
     assert len(longer) - len(shorter) <= 1, "sums in another order may move the nucleus by one token"
     if shorter == longer:
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        everywhere = {**dict.fromkeys(expected, 0.0), **found}
+        assert everywhere == pytest.approx({**dict.fromkeys(found, 0.0), **expected}, rel=1e-3, abs=1e-6)
 
 
 @given(rows(), st.sampled_from([0, 1, 3, 64, 600]))
@@ -133,7 +140,8 @@ def test_a_tiny_temperature_is_greedy() -> None:
 def test_penalties_are_those_of_their_papers() -> None:
     row = np.array([2.0, -2.0, 1.0, 4.0, 0.0], np.float32)
     params = SamplingParams(repetition_penalty=2, frequency_penalty=0.5, presence_penalty=0.25)
-    found = processed(row, Sample(0, params, [0, 1, 0], [3, 3]))
+    ids, found = processed(row, Sample(0, params, [0, 1, 0], [3, 3]))
+    assert ids is None
     np.testing.assert_allclose(found, [1.0, -4.0, 1.0, 4 / 2 - 2 * 0.5 - 0.25, 0.0])
     np.testing.assert_array_equal(row, [2, -2, 1, 4, 0])
 
@@ -143,8 +151,9 @@ def test_bias_bans_and_grammar() -> None:
     mask = np.array([0b1011, 0b10000000], np.uint32)  # tokens 0, 1, 3 and 39
     params = SamplingParams(temperature=0, logit_bias={3: 2.0, 39: 5.0, 7: 100.0})
     each = Sample(0, params, (), (), banned_ids=[39], allowed=mask)
-    found = processed(row, each)
-    assert np.flatnonzero(np.isfinite(found)).tolist() == [0, 1, 3]
+    ids, found = processed(row, each)
+    assert ids is not None
+    assert ids[np.isfinite(found)].tolist() == [0, 1, 3]
     assert sample(row[None], [each]).token_ids == [3]
 
 
@@ -196,3 +205,53 @@ def test_uniform_is_splitmix64() -> None:
     assert abs(values.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(values[:, :-1].ravel(), values[:, 1:].ravel())[0, 1]) < 0.05
     assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.05
+
+
+def mask_of(ids: Sequence[int], size: int) -> NDArray[np.uint32]:
+    """A grammar's bit mask that allows these."""
+    bits = np.zeros(-(-size // 32) * 32, np.uint8)
+    bits[list(ids)] = 1
+    return np.packbits(bits, bitorder="little").view(np.uint32)
+
+
+@given(rows(st.just(1500)), PARAMS, st.sets(st.integers(0, 1499), min_size=1), st.integers(0, 100))
+@settings(deadline=None)
+def test_a_grammar_leaves_the_allowed_tokens_with_their_proportions(
+    row: Floats, params: SamplingParams, allowed: set[int], seed: int
+) -> None:
+    """However many tokens a mask allows, only those are drawn, and only those that the parameters leave."""
+    for keep in (allowed, set(range(1500)) - allowed):
+        masked = np.full_like(row, -np.inf)
+        masked[list(keep)] = row[list(keep)]
+        each = Sample(0, replace(params, seed=seed), (), (), (), mask_of(sorted(keep), 1500))
+        [token_id] = sample(row[None], [each]).token_ids
+        assert token_id in keep
+        rank = sorted(keep, key=lambda i: (-row[i], i)).index(token_id)
+        # One more than the definition leaves, for sums in another order.
+        assert rank <= len(reachable(naive_distribution(masked, params)))
+
+
+@pytest.mark.parametrize("keep", [[3, 8], list(range(90))], ids=["few", "most"])
+def test_draws_under_a_grammar_follow_its_distribution(keep: list[int]) -> None:
+    row = np.random.default_rng(1).normal(0, 1, 100).astype(np.float32)
+    each = [Sample(0, SamplingParams(seed=3), (), [0] * i, (), mask_of(keep, 100)) for i in range(2000)]
+    counts = Counter(sample(np.tile(row, (2000, 1)), each).token_ids)
+    masked = np.full_like(row, -np.inf)
+    masked[keep] = row[keep]
+    expected = naive_distribution(masked, SamplingParams())
+    assert set(counts) <= set(keep)
+    chi_square = sum((counts[i] - 2000 * expected[i]) ** 2 / (2000 * expected[i]) for i in keep)
+    assert chi_square < len(keep) - 1 + 5 * math.sqrt(2 * (len(keep) - 1))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_wide_nucleus_is_found_too(share: float) -> None:
+    """Thousands of tokens, some of them equal: far beyond the nuclei that are looked for first."""
+    row = np.round(np.random.default_rng(2).normal(0, 0.5, 20_000), 2).astype(np.float32)
+    ids, weights = candidates(row, SamplingParams(top_p=share))
+    assert ids is not None
+    expected = naive_distribution(row, SamplingParams(top_p=share))
+    assert len(ids) > 1000
+    assert abs(len(ids) - len(expected)) <= 20
+    assert len(set(ids.tolist()) ^ set(expected)) <= 20, "sums of 20,000 float32 in another order"
+    np.testing.assert_allclose(weights, np.exp(row[ids] - row.max()), rtol=1e-6)

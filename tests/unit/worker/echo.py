@@ -17,7 +17,7 @@ from carpool.worker.framing import READ_BUFFER_BYTES, FrameWriter
 from carpool.worker.generation import Generation
 from carpool.worker.host import ModelHost, Surroundings
 from carpool.worker.hosted import Description, HostedModel
-from carpool.worker.protocol import Embed, Generate, Load, Progress, Result, Step, StepEntry
+from carpool.worker.protocol import Embed, Generate, Load, Progress, Result, Score, Scores, Step, StepEntry
 from carpool.worker.session import Session
 
 CHAT = ModelConfig(reference="pypi:echo-chat==1", name="echo", aliases=("parrot",))
@@ -104,7 +104,10 @@ class EchoModel:
 
 
 class EchoEncoder:
-    """A text's vector is its number of bytes and its first byte."""
+    """A text's vector is its number of bytes and its first byte; a score is the number of shared letters.
+
+    While `going` is not set it answers nothing.
+    """
 
     def __init__(self) -> None:
         self.description = Description(task="embed", context_length=64, details={}, dimensions=2)
@@ -117,6 +120,13 @@ class EchoEncoder:
         data = [bytes(item) if isinstance(item, list) else item.encode() for item in request.inputs]
         vectors = np.array([[len(item), item[0]] for item in data], "<f4")
         return Result(request.id, 2, memoryview(vectors.tobytes()), [len(item) for item in data])
+
+    async def score(self, request: Score) -> Scores:
+        await self.going.wait()
+        self.steps += 1
+        shared = [len(set(request.query) & set(document)) for document in request.documents]
+        tokens = len(request.query) + sum(map(len, request.documents))
+        return Scores(request.id, memoryview(np.array(shared, "<f4").tobytes()), tokens)
 
     async def close(self) -> None:
         pass

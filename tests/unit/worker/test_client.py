@@ -165,6 +165,26 @@ async def test_a_cancelled_embedding_leaves_nothing() -> None:
         assert lives.last.encoder.steps == 0
 
 
+async def test_scores_come_in_the_order_of_the_documents() -> None:
+    async with started() as (client, lives):
+        answer = await client.score(protocol.Score(0, "embed", "abc", ["cab", "xyz", "bus"]))
+        assert answer.scores.tolist() == [3, 0, 1]
+        assert answer.scores.dtype == np.float32
+        assert answer.tokens == 12
+        await idle(client, lives)
+
+
+async def test_a_cancelled_score_leaves_nothing() -> None:
+    async with started() as (client, lives):
+        lives.last.encoder.going.clear()
+        task = asyncio.create_task(client.score(protocol.Score(0, "embed", "abc", ["abc"])))
+        await until(lambda: lives.last.session.open_calls > 0)
+        task.cancel()
+        await asyncio.wait({task})
+        await idle(client, lives)
+        assert lives.last.encoder.steps == 0
+
+
 async def test_refusals_come_as_their_own_errors() -> None:
     async with started() as (client, lives):
         with pytest.raises(ModelNotFound, match="`nobody`"):
@@ -176,6 +196,8 @@ async def test_refusals_come_as_their_own_errors() -> None:
             await client.generate(request("hello", "embed"))
         with pytest.raises(InvalidRequest, match="`echo` only generates text"):
             await client.embed(protocol.Embed(0, "echo", ["hello"]))
+        with pytest.raises(InvalidRequest, match="`echo` only generates text"):
+            await client.score(protocol.Score(0, "echo", "hello", ["hello"]))
         await idle(client, lives)
 
 

@@ -42,7 +42,9 @@ def activation(name: str, x: ov.Node) -> ov.Node:
     """The activation function of Hugging Face's name. Raises `ModelFailed` for one that is not supported."""
     match name:
         case "silu" | "swish":
-            return ops.swish(x)
+            # Becomes a Swish of one input; `ops.swish` makes one of two, which the AMX kernel for gated
+            # feed-forward layers (LLMMLP) does not match.
+            return ops.multiply(x, ops.sigmoid(x))
         case "gelu":
             return ops.gelu(x, "erf")
         case "gelu_new" | "gelu_pytorch_tanh":

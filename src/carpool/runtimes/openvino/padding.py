@@ -12,8 +12,8 @@ def without_lone_row(batch: StepBatch, spare_block: int) -> StepBatch:
 
     The plugin multiplies a single row of activations with other kernels than several, so a sequence that is
     alone for a while would get other last digits, and with them another text. With two rows or more they
-    depend neither on the number of rows nor on a row's place. The further row costs up to a seventh of a
-    step, hence only sequences that were promised the same text pay for it. `spare_block` is no sequence's.
+    depend neither on the number of rows nor on a row's place. The further row costs time, hence only
+    sequences that were promised the same text pay for it. `spare_block` is no sequence's.
     """
     if len(batch.samples) > 1 or not all(each.params.reproducible for each in batch.samples):
         return batch

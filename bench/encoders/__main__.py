@@ -1,0 +1,224 @@
+"""`python -m bench.encoders`: embeddings over HTTP, all in one run; writes bench/results/encoders.*.
+
+Every contestant serves all-MiniLM-L6-v2 on two threads in an environment of its own, made on the first run in
+`bench/.venvs`. The load comes from Debian's `wrk`. Contestants take turns, load by load; whoever is not asked
+is stopped (SIGSTOP). Needs `apt-get install -y wrk`.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.encoders import ingest, report, wrk
+from bench.encoders.contestants import CONTESTANTS, LITSERVE, Server
+from bench.encoders.workload import (
+    BULK_CONNECTIONS,
+    BULK_TEXTS,
+    CONNECTIONS,
+    THREADS,
+    WORDS,
+    bulk_bodies,
+    bulk_texts,
+    single_bodies,
+)
+from bench.inference_engine_report import RESULTS
+from carpool.models.reference import ModelReference
+from carpool.models.source import DEFAULT_DIRECTORY, fetch
+from carpool.models.starter import EMBEDDING_MODEL
+
+COMPARED_TEXTS = 200
+WARM_UP_S = 1
+
+
+def log(line: str) -> None:
+    """Tell how it goes."""
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+def start(names: list[str], model: Path) -> dict[str, Server]:
+    """The servers that come up, one after another, paused."""
+    servers: dict[str, Server] = {}
+    for name in names:
+        try:
+            server = Server(CONTESTANTS[name], model)
+        except (OSError, subprocess.CalledProcessError) as error:
+            log(f"{name} does not install here: {error}")
+            continue
+        try:
+            server.wait_up()
+        except RuntimeError as error:
+            log(f"{name} does not start here: {error}")
+            server.end()
+            continue
+        server.pause()
+        servers[name] = server
+        log(f"{name} is up")
+    return servers
+
+
+def cosines(servers: dict[str, Server], model: Path) -> dict[str, tuple[float, float]]:
+    """Mean and lowest cosine of each server's vectors with PyTorch's in fp32."""
+    texts = bulk_texts(COMPARED_TEXTS)
+    script = Path(__file__).with_name("reference.py")
+    answer = subprocess.run(
+        [LITSERVE.python(), script, model],
+        input=json.dumps(texts),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    expected = np.array(json.loads(answer.stdout.splitlines()[-1]))
+    found = {}
+    for name, server in servers.items():
+        server.resume()
+        rows = np.array(server.embed(texts))
+        server.pause()
+        norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(expected, axis=1)
+        each = (rows * expected).sum(axis=1) / norms
+        found[name] = float(each.mean()), float(each.min())
+    return found
+
+
+def singles(servers: dict[str, Server], seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """One text a request: medians over the rounds, by words and connections."""
+    rows = []
+    for words in WORDS:
+        bodies = single_bodies(words)
+        for connections in CONNECTIONS:
+            loads: dict[str, list[wrk.Load]] = {name: [] for name in servers}
+            for turn in range(rounds + 1):
+                for name, server in servers.items():
+                    server.resume()
+                    span = seconds if turn else WARM_UP_S
+                    measured = wrk.measure(server.url, bodies, connections=connections, seconds=span)
+                    server.pause()
+                    if turn:
+                        loads[name].append(measured)
+            for name, each in loads.items():
+                row = {
+                    "contestant": name,
+                    "words": words,
+                    "connections": connections,
+                    "requests/s": median(load.rate for load in each),
+                    "p50 ms": median(load.p50 for load in each),
+                    "p95 ms": median(load.p95 for load in each),
+                    "failed": sum(load.failed for load in each),
+                }
+                rows.append(row)
+                log(json.dumps(row))
+    return rows
+
+
+def bulk(servers: dict[str, Server], limit_s: float) -> list[dict[str, Any]]:
+    """10,000 texts of mixed lengths, or as many as come within the limit."""
+    bodies = bulk_bodies(bulk_texts())
+    rows = []
+    for name, server in servers.items():
+        server.resume()
+        before = padding(server)
+        measured = wrk.measure(
+            server.url, bodies, connections=BULK_CONNECTIONS, seconds=limit_s, limit=len(bodies)
+        )
+        answered = measured.requests - measured.failed
+        texts = BULK_TEXTS * answered / len(bodies)
+        row = {
+            "contestant": name,
+            "texts/s": texts / measured.seconds,
+            "texts": round(texts),
+            "failed": measured.failed,
+        }
+        if before is not None:
+            tokens, lost = (after - was for after, was in zip(padding(server) or (), before, strict=True))
+            row["padding"] = lost / (tokens + lost)
+        server.pause()
+        rows.append(row)
+        log(json.dumps(row))
+    return rows
+
+
+def padding(server: Server) -> tuple[float, float] | None:
+    """Carpool's computed tokens and padding so far; None for others. Workers report once a second."""
+    if "carpool" not in server.contestant.name.lower():
+        return None
+    time.sleep(1.5)
+    page = server.get(f"{server.root}/metrics").decode().splitlines()
+
+    def total(metric: str) -> float:
+        return sum(float(line.rsplit(" ", 1)[1]) for line in page if line.startswith(metric + "{"))
+
+    return total("carpool_encoder_tokens_total"), total("carpool_encoder_padding_tokens_total")
+
+
+def bare(model: Path) -> dict[str, float]:
+    """The bare model's rate over the same texts."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "bench.encoders.bare", model], stdout=subprocess.PIPE, text=True, check=True
+    )
+    rate: dict[str, float] = json.loads(answer.stdout)
+    log(f"bare OpenVINO {rate}")
+    return rate
+
+
+def main() -> None:
+    """Run it all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each load")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bulk-limit", type=float, default=40.0, help="longest bulk of a contestant, in s")
+    parser.add_argument(
+        "--parts", nargs="*", choices=("singles", "bulk", "ingest"), default=["singles", "bulk", "ingest"]
+    )
+    arguments = parser.parse_args()
+    wrk.require_wrk()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no server outlives it
+    began = time.monotonic()
+    reference = ModelReference.parse(EMBEDDING_MODEL.reference)
+    model = fetch(reference, DEFAULT_DIRECTORY.expanduser(), lambda _: None)
+    figures: dict[str, Any] = {}
+    servers = start(arguments.only, model)
+    try:
+        figures["cosines"] = cosines(servers, model)
+        if "singles" in arguments.parts:
+            figures["singles"] = singles(servers, arguments.seconds, arguments.rounds)
+        if "bulk" in arguments.parts:
+            figures["bulk"] = bulk(servers, arguments.bulk_limit)
+            figures["bare"] = bare(model)
+        if "ingest" in arguments.parts and "carpool" in servers:
+            ours = servers["carpool"]
+            ours.resume()
+            figures["ingest"] = ingest.query_under_ingest(ours, 5 * arguments.seconds)
+            log(json.dumps(figures["ingest"]))
+            figures["event loop"] = ingest.event_loop_lag(ours, 5 * arguments.seconds)
+            log(json.dumps(figures["event loop"]))
+    finally:
+        for server in servers.values():
+            server.end()
+    facts = {
+        "command": " ".join(["python", "-m", "bench.encoders", *sys.argv[1:]]),
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "threads": THREADS,
+        "load average at the end": round(os.getloadavg()[0], 1),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "encoders.json").write_text(json.dumps(facts | figures, indent=1) + "\n")
+    text = report.markdown(facts, figures)
+    (RESULTS / "encoders.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The bare OpenVINO model: token ids sorted by length, full batches, one after another. Nobody to answer to.
+
+argv: the model's directory. Prints the best rate of several batch sizes, in texts per second.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from bench.encoders.workload import THREADS, bulk_texts
+from carpool.encoders import SentenceTransformersConfig
+from carpool.models.open import open_checkpoint
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.openvino.encoder import OpenVinoEncoder
+
+MAX_TOKENS = (1024, 2048, 4096)
+"""Of a batch."""
+TEXTS = 2500
+"""Each batch size is tried on every fourth text of the sorted bulk, the best one on all."""
+
+
+def batches(ids: list[list[int]], max_tokens: int) -> list[list[list[int]]]:
+    """Ids in ascending length, as many in a batch as fit with padding."""
+    found: list[list[list[int]]] = [[]]
+    for each in ids:
+        if (len(found[-1]) + 1) * len(each) > max_tokens:
+            found.append([])
+        found[-1].append(each)
+    return found
+
+
+def seconds(encoder: OpenVinoEncoder, work: list[list[list[int]]]) -> float:
+    """How long the batches take."""
+    began = time.perf_counter()
+    for batch in work:
+        encoder.encode(batch)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Measure."""
+    checkpoint = open_checkpoint(Path(sys.argv[1]))
+    extra = SentenceTransformersConfig.read(checkpoint.path)
+    encoder = OpenVinoEncoder(checkpoint, extra.pooling, num_threads=THREADS, max_tokens=extra.max_tokens)
+    ids = sorted(Tokenizer.from_checkpoint(checkpoint).encode_batch(bulk_texts()), key=len)
+    few = ids[:: len(ids) // TEXTS]
+    best = min(MAX_TOKENS, key=lambda max_tokens: seconds(encoder, batches(few, max_tokens)))
+    work = batches(ids, best)
+    print(json.dumps({"batch tokens": best, "texts/s": len(ids) / seconds(encoder, work)}))
+
+
+if __name__ == "__main__":
+    main()

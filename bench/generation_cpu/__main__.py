@@ -1,0 +1,146 @@
+"""`python -m bench.generation_cpu`: Carpool and other engines generate on this machine's CPU, in one run.
+
+First every variant of every engine runs by itself at 1 and at 32 streams. Then each engine's best variants
+take turns, size by size: what was best at 1 stream runs at 1 and 8, what was best at 32 runs at 32 and 64.
+The first run of a size does not count, and no prompt is used twice. At last requests arrive at random times,
+the same for everyone. Writes bench/results/generation_cpu.*.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+from bench.generation_cpu.checkpoint import write_checkpoint
+from bench.generation_cpu.contestants import Variant, variants
+from bench.generation_cpu.process import ContestantFailedError, ContestantProcess
+from bench.generation_cpu.report import QUALIFYING, Arrivals, Figures, write
+from bench.generation_cpu.roofline import roofline
+from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, prompts
+from bench.inference_engine_report import poisson
+from carpool.models.open import open_checkpoint
+from carpool.models.reference import ModelReference
+from carpool.models.source import DEFAULT_DIRECTORY, fetch
+from carpool.models.starter import CHAT_MODEL
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.openvino.device import default_precision
+
+_SHARE_OF_SLOWEST = 0.6
+"""Offered load under random arrivals, in parts of what the slowest engine generates at 32 streams."""
+
+
+class Benchmark:
+    """The runs and what they gave."""
+
+    def __init__(self, runs: int, arrivals: int) -> None:
+        self._runs = runs
+        self._num_arrivals = arrivals
+        self._turns = itertools.count(1)
+        self._processes: dict[str, ContestantProcess] = {}
+        self.figures = Figures()
+
+    def qualify(self, variant: Variant) -> None:
+        """Run a variant at 1 and 32 streams; keep its process."""
+        key = f"{variant.engine}, {variant.name}"
+        began = time.perf_counter()
+        try:
+            process = ContestantProcess(variant)
+            for streams in QUALIFYING:
+                for is_counted in (False, True):
+                    self._run(process, streams, is_counted=is_counted)
+        except ContestantFailedError as error:
+            self.figures.failures[key] = str(error)
+            print(f"{key} cannot run here: {error}", file=sys.stderr)
+            return
+        self._processes[key] = process
+        print(f"{key}: {time.perf_counter() - began:.0f} s in all", file=sys.stderr)
+
+    def choose(self) -> None:
+        """Keep the best variants of every engine, end the others."""
+        for streams in QUALIFYING:
+            best: dict[str, tuple[float, str]] = {}
+            for key, process in self._processes.items():
+                rate = median(self.figures.rates[process.variant, streams])
+                best[process.variant.engine] = max(best.get(process.variant.engine, (0.0, "")), (rate, key))
+            self.figures.best[streams] = {
+                engine: self._processes[key].variant for engine, (_, key) in best.items()
+            }
+        kept = [variant for chosen in self.figures.best.values() for variant in chosen.values()]
+        for key, process in list(self._processes.items()):
+            if process.variant not in kept:
+                self._processes.pop(key).end()
+
+    def compare(self, streams: int) -> None:
+        """The chosen take turns at one size."""
+        chosen = self.figures.chosen(streams).values()
+        has_run = streams in QUALIFYING
+        for turn in range(self._runs if has_run else self._runs + 1):
+            for process in list(self._processes.values()):
+                if process.variant in chosen:
+                    self._run(process, streams, is_counted=has_run or turn > 0)
+
+    def arrive(self) -> None:
+        """Random arrivals, one engine after the other."""
+        chosen = self.figures.chosen(max(QUALIFYING)).values()
+        slowest = min(median(self.figures.rates[variant, max(QUALIFYING)]) for variant in chosen)
+        rate = _SHARE_OF_SLOWEST * slowest / NEW_TOKENS
+        due = list(itertools.islice(poisson(rate, float("inf"), seed=7), self._num_arrivals))
+        self.figures.arrivals = Arrivals(rate, len(due))
+        for process in self._processes.values():
+            if process.variant in chosen:
+                times = process.serve(prompts(len(due), next(self._turns)), due)
+                ttft = [mine[0] - at for mine, at in zip(times, due, strict=True)]
+                gaps = [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
+                self.figures.arrivals.latencies[process.variant] = (ttft, gaps)
+
+    def end(self) -> None:
+        """End what still runs."""
+        for process in self._processes.values():
+            process.end()
+
+    def _run(self, process: ContestantProcess, streams: int, *, is_counted: bool) -> None:
+        turn = next(self._turns)
+        seconds, texts = process.generate(prompts(streams, turn))
+        assert len(texts) == streams
+        assert all(texts)
+        rate = streams * NEW_TOKENS / seconds
+        if is_counted:
+            self.figures.rates.setdefault((process.variant, streams), []).append(rate)
+        note = "" if is_counted else " (not counted)"
+        print(
+            f"{process.variant.engine}, {process.variant.name} x{streams}: {rate:.1f}{note}", file=sys.stderr
+        )
+
+
+def main() -> None:
+    """Run it all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=1, help="counted runs of each size, taking turns")
+    parser.add_argument("--arrivals", type=int, default=24, help="requests that arrive at random")
+    parser.add_argument("--only", nargs="*", help="beginnings of engines' names; default all")
+    parser.add_argument("--model-dir", type=Path, default=DEFAULT_DIRECTORY)
+    arguments = parser.parse_args()
+    directory = arguments.model_dir.expanduser()
+    gguf = fetch(ModelReference.parse(CHAT_MODEL.reference), directory, lambda _: None)
+    checkpoint = directory / "bench" / f"{CHAT_MODEL.model_id}-bf16"
+    write_checkpoint(gguf, checkpoint)
+    has_bf16 = default_precision() == "bf16"
+    benchmark = Benchmark(arguments.runs, arguments.arrivals)
+    began = time.perf_counter()
+    for variant in list(variants(gguf, checkpoint, has_bf16=has_bf16)):
+        if not arguments.only or variant.engine.lower().startswith(tuple(map(str.lower, arguments.only))):
+            benchmark.qualify(variant)
+    benchmark.choose()
+    for streams in STREAMS:
+        benchmark.compare(streams)
+    benchmark.arrive()
+    benchmark.end()
+    tables = roofline(gguf)
+    tokenizer = Tokenizer.from_checkpoint(open_checkpoint(gguf))
+    write(benchmark.figures, tables, tokenizer, minutes=(time.perf_counter() - began) / 60)
+
+
+if __name__ == "__main__":
+    main()

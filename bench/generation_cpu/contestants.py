@@ -1,0 +1,84 @@
+"""Who takes part, in which variants."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.generation_cpu.environments import GENAI, LLAMA_CPP, OPTIMUM, TRANSFORMERS, VLLM, Environment
+from carpool.models.starter import CHAT_MODEL
+
+HERE = Path(__file__).parent
+
+CARPOOL = "Carpool"
+OPENVINO_GENAI = "OpenVINO GenAI"
+VLLM_CPU = "vLLM-CPU"
+TRANSFORMERS_STATIC = "transformers generate"
+TRANSFORMERS_CONTINUOUS = "transformers generate_batch"
+LLAMA = "llama.cpp"
+
+_IR = {
+    "bf16": [],
+    "fp32": ["--weight-format", "fp32"],
+    "int8": ["--weight-format", "int8"],
+    "int4": ["--weight-format", "int4", "--group-size", "64", "--ratio", "1.0", "--all-layers"],
+}
+"""Formats to export with optimum-intel's options; no larger group of 4-bit weights divides the rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run an engine, as the command of a process that speaks `workload.answer`."""
+
+    engine: str
+    name: str
+    command: tuple[str, ...]
+
+
+def variants(gguf: Path, checkpoint: Path, *, has_bf16: bool) -> Iterator[Variant]:
+    """All of them; makes environments and exports models on first use. `checkpoint` is the bf16 directory.
+
+    `has_bf16` says whether the CPU computes in bf16; elsewhere floating point is f32, whatever is stored.
+    """
+    floating, dtype = ("bf16", "bfloat16") if has_bf16 else ("f32", "float32")
+    ours = [("int4", "u8"), ("int8", "u8"), ("bf16", "u8"), ("bf16", floating)]
+    for weights, kv in ours if has_bf16 else [*ours, ("f32", "u8")]:
+        # The file's own 4-bit matrices; everything else from the checkpoint that all have.
+        reference = CHAT_MODEL.reference if weights == "int4" else str(checkpoint)
+        options = json.dumps({"weights": weights, "kv_cache_precision": kv})
+        command = (sys.executable, "-m", "bench.generation_cpu.carpool_contestant", reference, options)
+        yield Variant(CARPOOL, f"{weights}, KV {kv}", command)
+    exported = {name: export(checkpoint, name) for name in _IR}
+    sources = [(f"{name} IR", path, "u8") for name, path in exported.items()]
+    sources.append(("bf16 IR", exported["bf16"], floating))
+    for name, path, kv in sources:
+        properties = json.dumps({"KV_CACHE_PRECISION": kv})
+        yield _variant(OPENVINO_GENAI, f"{name}, KV {kv}", GENAI, "genai", path, properties)
+    vllm = _variant(VLLM_CPU, dtype, VLLM, "vllm", checkpoint, dtype)
+    # Its documentation asks for this library, which comes with it, to be there before everything else.
+    openmp = VLLM.python().parents[1] / "lib" / "libiomp5.so"
+    yield replace(vllm, command=("env", f"LD_PRELOAD={openmp}", *vllm.command))
+    yield _variant(TRANSFORMERS_STATIC, dtype, TRANSFORMERS, "transformers", checkpoint, dtype, "static")
+    yield _variant(
+        TRANSFORMERS_CONTINUOUS, dtype, TRANSFORMERS, "transformers", checkpoint, dtype, "continuous"
+    )
+    yield _variant(LLAMA, "Q4_1", LLAMA_CPP, "llama_cpp", gguf)
+
+
+def _variant(engine: str, name: str, environment: Environment, script: str, *arguments: object) -> Variant:
+    command = (environment.python(), HERE / f"{script}_contestant.py", *arguments)
+    return Variant(engine, name, tuple(map(str, command)))
+
+
+def export(checkpoint: Path, name: str) -> Path:
+    """The checkpoint as an IR beside it, made by optimum-intel unless it is there."""
+    target = checkpoint.with_name(f"{checkpoint.name}-ir-{name}")
+    if not (target / "openvino_tokenizer.xml").exists():  # the last one that it writes
+        tool = OPTIMUM.python().with_name("optimum-cli")
+        task = ["--task", "text-generation-with-past"]
+        subprocess.run(
+            [tool, "export", "openvino", "--model", checkpoint, *task, *_IR[name], target], check=True
+        )
+    return target

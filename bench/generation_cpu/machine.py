@@ -1,0 +1,68 @@
+"""How fast this machine reads memory and multiplies matrices, with as many threads as the model gets."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import openvino as ov
+from openvino import opset15 as ops
+
+from bench.generation_cpu.workload import THREADS
+from carpool.runtimes.openvino.device import compile_model
+
+_SIDE = 2048
+_PASSES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Best of some passes each: what it can do when nothing else runs."""
+
+    bandwidth: float
+    """Bytes read from memory per second."""
+    matrix_rate: float
+    """Operations per second of large products, in the precision that OpenVINO chooses here."""
+    numpy_rate: float
+    """f32 operations per second of NumPy's products at the model's shapes, 32 rows."""
+
+
+def measure_machine(shapes: Sequence[tuple[int, int]]) -> Machine:
+    """`shapes` are the [in, out] of all products of a step."""
+    return Machine(_bandwidth(), _matrix_rate(), _numpy_rate(shapes, rows=32))
+
+
+def _bandwidth() -> float:
+    """NumPy's maximum over 256 MiB a thread."""
+    parts = np.ones((THREADS, 1 << 26), np.float32)
+    with ThreadPoolExecutor(THREADS) as threads:
+        return parts.nbytes / _best(lambda: list(threads.map(np.max, parts)))
+
+
+def _matrix_rate() -> float:
+    """OpenVINO's product of two matrices large enough to hide everything else."""
+    matrix = np.random.default_rng(0).standard_normal((_SIDE, _SIDE), np.float32)
+    x = ops.parameter([-1, _SIDE], ov.Type.f32)
+    model = ov.Model([ops.result(ops.matmul(x, ops.constant(matrix), False, True))], [x], "product")
+    request = compile_model(model, num_threads=THREADS).create_infer_request()
+    return 2 * _SIDE**3 / _best(lambda: request.infer([matrix]))
+
+
+def _numpy_rate(shapes: Sequence[tuple[int, int]], rows: int) -> float:
+    """Each product has weights of its own, as in the model, so they come from memory."""
+    held = [np.ones(shape, np.float32) for shape in shapes]
+    inputs = {size: np.ones((rows, size), np.float32) for size, _ in shapes}
+    seconds = _best(lambda: [inputs[len(weight)] @ weight for weight in held])
+    return 2 * rows * sum(weight.size for weight in held) / seconds
+
+
+def _best(run: Callable[[], object]) -> float:
+    """Seconds of the fastest pass; a first one is not counted."""
+    run()
+    seconds = []
+    for _ in range(_PASSES):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

@@ -1,0 +1,175 @@
+"""The tables of `python -m bench.generation_cpu`."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from bench.generation_cpu import contestants
+from bench.generation_cpu.contestants import CARPOOL, Variant
+from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, THREADS, prompts
+from bench.inference_engine_report import RESULTS, quantile, table
+from carpool.models.tokenizer import Tokenizer
+
+QUALIFYING = (1, 32)
+"""Streams at which an engine's variants are compared; each decides for itself and the size after it."""
+
+_BARS = ((contestants.OPENVINO_GENAI, 1.25), (contestants.VLLM_CPU, 1.7), (contestants.LLAMA, 4.0))
+"""Asked for at 32 streams."""
+_BAR_AT_ONE = 1.2
+"""Asked for against llama.cpp at 1 stream, with int4 weights."""
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What requests met that came at random times."""
+
+    rate: float
+    """Requests per second."""
+    count: int
+    latencies: dict[Variant, tuple[list[float], list[float]]] = field(default_factory=dict)
+    """Times to the first token and between tokens, in seconds."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """All that was measured."""
+
+    rates: dict[tuple[Variant, int], list[float]] = field(default_factory=dict)
+    """Generated tokens per second of every counted run, by variant and streams."""
+    best: dict[int, dict[str, Variant]] = field(default_factory=dict)
+    """Each engine's best variant at the qualifying sizes."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Why a variant could not run here."""
+    arrivals: Arrivals | None = None
+
+    def chosen(self, streams: int) -> dict[str, Variant]:
+        """Which variant stands for each engine at this size."""
+        return self.best[max(size for size in QUALIFYING if size <= streams)]
+
+
+def write(figures: Figures, roofline: str, tokenizer: Tokenizer, minutes: float) -> None:
+    """Print the report, and leave it and the figures in `bench/results/`."""
+    command = " ".join(["python -m bench.generation_cpu", *sys.argv[1:]])
+    lengths = [len(tokenizer.encode(prompt)) for prompt in prompts(max(STREAMS), turn=1)]
+    load = f"{os.getloadavg()[0]:.1f}"
+    machine = (
+        f"{_cpu()}, {THREADS} threads, Python {platform.python_version()}, load average {load} at the end"
+    )
+    sections = [
+        f"# generation_cpu\n\n`{command}` · {machine} · {minutes:.0f} minutes",
+        f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
+        f"streams, {min(lengths)} to {max(lengths)} tokens long (mean {sum(lengths) / len(lengths):.0f}). "
+        "Generated tokens per second of wall time from the first submit to the last text, prompts and text "
+        "work included; median of the counted runs, in brackets the lowest and the highest. Carpool's "
+        "requests cross the border to its worker process, as in service.",
+        table(_rates(figures)),
+        table(_bars(figures)),
+        "## Variants\n\nEach by itself, one counted run; the best ones are those above. All but "
+        "llama.cpp and int4 of Carpool use one bf16 checkpoint, made from the GGUF file. llama.cpp is "
+        "xllamacpp's wheel, which is built for AVX2.",
+        table(_variants(figures)),
+    ]
+    if figures.failures:
+        sections.append(
+            "\n".join(f"- {name} cannot run here: {why}" for name, why in figures.failures.items())
+        )
+    if figures.arrivals is not None:
+        sections += [
+            f"## Random arrivals\n\n{figures.arrivals.count} requests, {figures.arrivals.rate:.2f} a second, "
+            "at the same random times for everyone. TTFT: from when a request was due to its first token. "
+            "Gap: between two tokens of a request. Milliseconds.",
+            table(_latencies(figures.arrivals)),
+        ]
+    sections.append(f"## Roofline\n\n{roofline}")
+    text = "\n\n".join(section.strip() for section in sections) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "generation_cpu.md").write_text(text)
+    facts = {
+        "command": command,
+        "machine": machine,
+        "rates": [
+            {"engine": variant.engine, "variant": variant.name, "streams": streams, "tok/s": measured}
+            for (variant, streams), measured in figures.rates.items()
+        ],
+        "failures": figures.failures,
+        "arrivals": None if figures.arrivals is None else _latencies(figures.arrivals),
+        "roofline": roofline,
+    }
+    (RESULTS / "generation_cpu.json").write_text(json.dumps(facts, indent=1) + "\n")
+    print(text)
+
+
+def _rates(figures: Figures) -> list[dict[str, object]]:
+    return _per_engine(figures, lambda variant, streams: _spread(figures.rates[variant, streams]))
+
+
+def _spread(measured: list[float]) -> str:
+    return f"{median(measured):.0f} ({min(measured):.0f} to {max(measured):.0f})"
+
+
+def _bars(figures: Figures) -> list[dict[str, object]]:
+    """How many times faster Carpool's best variant is than each engine's, beside what was asked for."""
+    asked = dict(_BARS)
+    rows: list[dict[str, object]] = []
+    for streams in STREAMS:
+        chosen = figures.chosen(streams)
+        if CARPOOL not in chosen:
+            continue
+        ours = median(figures.rates[chosen[CARPOOL], streams])
+        row: dict[str, object] = {"Carpool's rate by": f"{streams} streams"}
+        for engine, variant in chosen.items():
+            if engine != CARPOOL:
+                bar = asked.get(engine) if streams == 32 else None
+                if (engine, streams) == (contestants.LLAMA, 1):
+                    bar = _BAR_AT_ONE
+                times = f"{ours / median(figures.rates[variant, streams]):.2f}x"
+                row[engine] = times if bar is None else f"{times} (asked: {bar}x)"
+        rows.append(row)
+    return rows
+
+
+def _variants(figures: Figures) -> list[dict[str, object]]:
+    rows = []
+    for variant in dict.fromkeys(variant for variant, _ in figures.rates):
+        row: dict[str, object] = {"engine": variant.engine, "variant": variant.name}
+        for streams in QUALIFYING:
+            row[f"{streams} streams"] = f"{figures.rates[variant, streams][0]:.0f}"
+        rows.append(row)
+    return rows
+
+
+def _per_engine(figures: Figures, cell: Callable[[Variant, int], str]) -> list[dict[str, object]]:
+    rows = []
+    for engine in figures.chosen(STREAMS[0]):
+        few, many = figures.best[QUALIFYING[0]][engine], figures.best[QUALIFYING[1]][engine]
+        names = few.name if few == many else f"{few.name}; from 32 streams {many.name}"
+        row: dict[str, object] = {"engine": engine, "variant": names}
+        for streams in STREAMS:
+            row[f"{streams} streams"] = cell(figures.chosen(streams)[engine], streams)
+        rows.append(row)
+    return rows
+
+
+def _latencies(arrivals: Arrivals) -> list[dict[str, object]]:
+    rows = []
+    for variant, (ttft, gaps) in arrivals.latencies.items():
+        row: dict[str, object] = {"engine": variant.engine, "variant": variant.name}
+        for name, seconds in (("TTFT", ttft), ("gap", gaps)):
+            for share in (0.5, 0.95):
+                row[f"{name} p{share * 100:.0f}"] = f"{quantile(seconds, share) * 1e3:.0f}"
+        rows.append(row)
+    return rows
+
+
+def _cpu() -> str:
+    text = Path("/proc/cpuinfo").read_text()
+    model = next(
+        line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")
+    )
+    features = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+    return f"{model} ({' '.join(flag for flag in features if f' {flag}' in text)})"

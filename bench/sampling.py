@@ -1,0 +1,186 @@
+"""What drawing the tokens of a step costs beside its forward pass: `python -m bench.sampling`.
+
+The starter model decodes a few steps with 32 streams, and the logits of each are drawn from with every
+combination of parameters, right after the forward pass, as the runtime does. Times are CPU time of the
+thread, steadier than wall time on a shared machine; a step's is divided by its threads. The row with a
+schema holds the masks' computation too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.inference_engine_report import write
+from carpool.generation import GrammarCompiler, GrammarKind, GrammarSource
+from carpool.generation.grammar import Matcher, next_masks
+from carpool.models.open import open_checkpoint
+from carpool.models.reference import ModelReference
+from carpool.models.source import DEFAULT_DIRECTORY, fetch
+from carpool.models.starter import CHAT_MODEL
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes import sampling
+from carpool.runtimes.decoder import Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.openvino import decoder as openvino_decoder
+from carpool.runtimes.openvino.config import DecoderConfig
+
+STREAMS = 32
+BLOCKS = 8
+SUBJECTS = ("the sea", "an old clock", "bread", "the moon", "a lost dog", "winter", "a violin", "the harbour")
+TASKS = ("Write a story", "Tell me", "A poem", "Explain something")
+SCHEMA = (
+    '{"type":"object","properties":{"title":{"type":"string"},"tags":{"type":"array",'
+    '"items":{"type":"string"}}},"required":["title","tags"],"additionalProperties":false}'
+)
+
+CHAT = SamplingParams(temperature=0.7, top_p=0.9)
+COMBINATIONS = {
+    "greedy": SamplingParams(temperature=0),
+    "temperature 1": SamplingParams(),
+    "temperature 0.7": SamplingParams(temperature=0.7),
+    "0.7, top_p 0.9": CHAT,
+    "1, top_p 0.95": SamplingParams(top_p=0.95),
+    "0.7, top_k 50": SamplingParams(temperature=0.7, top_k=50),
+    "0.7, top_k 50, top_p 0.9": replace(CHAT, top_k=50),
+    "0.7, min_p 0.05": SamplingParams(temperature=0.7, min_p=0.05),
+    "0.7, top_p 0.9, min_p 0.05": replace(CHAT, min_p=0.05),
+    "0.7, top_p 0.9, penalties": replace(CHAT, repetition_penalty=1.1, frequency_penalty=0.5),
+    "greedy, 5 logprobs": SamplingParams(temperature=0, top_logprobs=5),
+    "0.7, top_p 0.9, 5 logprobs": replace(CHAT, top_logprobs=5),
+}
+
+
+class Conversations:
+    """32 streams of the starter model, a token each step."""
+
+    def __init__(self, directory: Path, threads: int) -> None:
+        path = fetch(
+            ModelReference.parse(CHAT_MODEL.reference), directory, on_progress=lambda _progress: None
+        )
+        checkpoint = open_checkpoint(path)
+        self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        self.decoder = openvino_decoder.load_decoder(
+            checkpoint, DecoderConfig(kv_cache_bytes=1 << 30), num_threads=threads
+        )
+        self.prompts = [
+            self.tokenizer.encode(
+                f"<|im_start|>user\n{task} about {subject}.<|im_end|>\n<|im_start|>assistant\n"
+            )
+            for task in TASKS
+            for subject in SUBJECTS
+        ]
+        self.outputs: list[list[int]] = [[] for _ in self.prompts]
+        for row, prompt in enumerate(self.prompts):
+            self._run([row], [prompt], [0])
+
+    def step(self) -> None:
+        """Decode one token of every stream."""
+        pasts = [
+            len(prompt) + len(output) - 1 for prompt, output in zip(self.prompts, self.outputs, strict=True)
+        ]
+        self._run(range(STREAMS), [output[-1:] for output in self.outputs], pasts)
+
+    def samples(self, params: SamplingParams) -> list[Sample]:
+        """A draw for each stream."""
+        return [
+            Sample(row, replace(params, seed=row), prompt, output)
+            for row, (prompt, output) in enumerate(zip(self.prompts, self.outputs, strict=True))
+        ]
+
+    def _run(self, rows: Any, tokens: list[list[int]], pasts: list[int]) -> None:
+        lens = np.array([len(each) for each in tokens])
+        blocks = [
+            -(-(past + count) // self.decoder.spec.block_size)
+            for past, count in zip(pasts, lens, strict=True)
+        ]
+        table = [
+            row * BLOCKS + block for row, count in zip(rows, blocks, strict=True) for block in range(count)
+        ]
+        drawn = self.samples(CHAT)
+        batch = StepBatch(
+            np.concatenate([np.array(each, np.int64) for each in tokens]),
+            np.array(pasts, np.int32),
+            np.concatenate([[0], np.cumsum(lens)]).astype(np.int32),
+            np.array(table, np.int32),
+            np.concatenate([[0], np.cumsum(blocks)]).astype(np.int32),
+            [replace(drawn[row], row=place) for place, row in enumerate(rows)],
+        )
+        for row, token_id in zip(rows, self.decoder.launch(batch).result().token_ids, strict=True):
+            self.outputs[row].append(token_id)
+
+
+def measured(draw: Callable[[], object]) -> float:
+    """CPU milliseconds of this thread."""
+    begin = time.thread_time()
+    draw()
+    return (time.thread_time() - begin) * 1e3
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    streams = Conversations(Path(DEFAULT_DIRECTORY).expanduser(), options.threads)
+    compiler = GrammarCompiler(streams.tokenizer, streams.decoder.spec.vocab_size, options.threads)
+    grammar = asyncio.run(compiler.compile(GrammarSource(GrammarKind.JSON_SCHEMA, SCHEMA)))
+    matchers = [Matcher(grammar) for _ in range(STREAMS)]
+    times: dict[str, list[float]] = {name: [] for name in [*COMBINATIONS, "0.7, top_p 0.9, JSON schema"]}
+    forward: list[float] = []
+
+    def instrumented(logits: sampling.Floats, samples: list[Sample]) -> StepResult:
+        if len(samples) == STREAMS:
+            for name, params in COMBINATIONS.items():
+                rows = streams.samples(params)
+                times[name].append(measured(lambda rows=rows: sampling.sample(logits, rows)))  # type: ignore[misc]
+
+            def constrained() -> None:
+                rows = [
+                    replace(each, allowed=mask)
+                    for each, mask in zip(streams.samples(CHAT), next_masks(matchers), strict=True)
+                ]
+                drawn = sampling.sample(logits, rows).token_ids
+                for number, (matcher, token_id) in enumerate(zip(matchers, drawn, strict=True)):
+                    matcher.advance(token_id)
+                    if matcher.finished:
+                        matchers[number] = Matcher(grammar)
+
+            times["0.7, top_p 0.9, JSON schema"].append(measured(constrained))
+        return sampling.sample(logits, samples)
+
+    openvino_decoder.sample = instrumented  # type: ignore[assignment]
+    for _ in range(options.steps):
+        spent_before = sum(map(sum, times.values()))
+        begin = time.process_time()
+        streams.step()
+        spent = sum(map(sum, times.values())) - spent_before
+        forward.append(((time.process_time() - begin) * 1e3 - spent) / options.threads)
+    step_ms = statistics.median(forward)
+    rows = [
+        {
+            "parameters": name,
+            "CPU ms per step": statistics.median(found),
+            "share of a step (%)": 100 * statistics.median(found) / step_ms,
+        }
+        for name, found in times.items()
+    ]
+    write(
+        "sampling",
+        rows,
+        f"{STREAMS} streams, {streams.decoder.spec.vocab_size:,} logits each; weights as "
+        f"{streams.decoder.weights}, {options.threads} threads; the forward pass takes {step_ms:.1f} ms of "
+        "CPU time per thread.",
+    )
+
+
+if __name__ == "__main__":
+    main()

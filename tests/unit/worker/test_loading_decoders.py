@@ -1,0 +1,62 @@
+"""Directories of decoders, loaded as a worker loads them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carpool.errors import ModelFailed
+from carpool.inference_engine import DeviceGate
+from carpool.telemetry import Registry
+from carpool.worker.config import WorkerConfig
+from carpool.worker.host import Surroundings
+from carpool.worker.hosted import GeneratingModel, HostedModel
+from carpool.worker.loading import load_model
+from carpool.worker.protocol import Load
+from tests.unit.models.tiny_vocabulary import write_vocabulary
+from tests.unit.runtimes.tiny_decoders import CONTEXT_LENGTH, DECODERS, VOCAB_SIZE
+
+NAMES = ["gpt2", "gpt-neo", "llama", "mistral", "qwen2", "qwen3"]
+
+
+def write(directory: Path, name: str = "gpt2", **config: Any) -> Path:
+    write_vocabulary(DECODERS[name].write(directory), VOCAB_SIZE)
+    (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    merged = DECODERS[name].full_config | config
+    (directory / "config.json").write_text(json.dumps(merged))
+    return directory
+
+
+async def load(directory: Path) -> HostedModel:
+    surroundings = Surroundings(
+        WorkerConfig(num_threads=1), DeviceGate(), Registry(), lambda _: None, lambda _: None
+    )
+    return await load_model(Load(1, "tiny", str(directory), {"kv_cache_bytes": 8 << 20}), surroundings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_architecture_becomes_a_generating_model(tmp_path: Path, name: str) -> None:
+    model = await load(write(tmp_path / name, name))
+    assert isinstance(model, GeneratingModel)
+    description = model.description
+    assert (description.task, description.context_length) == ("generate", CONTEXT_LENGTH)
+    assert description.details["architecture"] == DECODERS[name].architecture
+    assert description.details["chat_template"] == "fallback"
+    await model.close()
+
+
+@pytest.mark.parametrize("architecture", ["GPTJForCausalLM", "TransfoXLLMHeadModel"])
+async def test_other_decoders_are_refused_with_what_is_supported(tmp_path: Path, architecture: str) -> None:
+    directory = write(tmp_path / "m", architectures=[architecture])
+    with pytest.raises(
+        ModelFailed, match=rf"^{architecture} .*supported: GPT2LMHeadModel, GPTNeoForCausalLM"
+    ):
+        await load(directory)
+
+
+async def test_pickle_files_are_refused(tmp_path: Path) -> None:
+    directory = write(tmp_path / "m")
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    with pytest.raises(ModelFailed, match=r"has no safetensors file; pytorch_model\.bin is a pickle file"):
+        await load(directory)
