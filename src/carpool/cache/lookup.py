@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from carpool.cache.answer import Answer
+from carpool.cache.entry import Entry
 from carpool.cache.in_flight import Follower, Leader
 
 Outcome = Literal["exact", "joined", "semantic", "miss", "bypass"]
@@ -16,6 +17,8 @@ class Lookup:
     outcome: Outcome
     answer: Answer | None = None
     """`exact`, `semantic`: the stored answer."""
+    entry: Entry | None = None
+    """`exact`: where the answer was found; see `AnswerCache.repeat`."""
     flight: Follower | None = None
     """`joined`: the same request's answer as it is generated. On `LeaderLost`, look up again."""
     lead: Leader | None = None

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Sequence
 
 from carpool.cache.entry import Record
+from carpool.cache.store import Listener
 
 
 class MemoryStore:
     """See `store.Store`."""
 
-    async def load(self) -> Sequence[Record]:
+    async def load(self, listener: Listener) -> Sequence[Record]:  # noqa: ARG002
         """Nothing."""
         return ()
 

@@ -5,7 +5,7 @@ that differ anywhere have different encodings, wherever the boundaries between t
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Required, TypedDict, Unpack
 
@@ -49,6 +49,12 @@ def resolve_mode(configured: Mode, requested: Mode | None) -> Literal["on", "exa
     if configured == "opt-in" and requested is None:
         return "off"
     return "exact" if "exact" in (configured, requested) else "on"
+
+
+def narrowest(configured: Iterable[Mode], requested: Mode | None) -> Literal["on", "exact", "off"]:
+    """The mode that keeps within every one of the configured, such as a key's and a model's."""
+    resolved = {resolve_mode(mode, requested) for mode in configured}
+    return "off" if "off" in resolved else "exact" if "exact" in resolved else "on"
 
 
 class RequestFields(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,10 +11,15 @@ from numpy.typing import NDArray
 
 from carpool.cache.catalogue import Catalogue
 from carpool.cache.config import CacheConfig
-from carpool.cache.difference import difference
+from carpool.cache.difference import difference, words
 from carpool.cache.entry import Entry
 from carpool.cache.index import Vector, normalised
+from carpool.cache.judge import Case
+from carpool.cache.policy import Choice
 from carpool.cache.query import Query
+from carpool.cache.searcher import Searcher
+from carpool.cache.soundness import carries_material
+from carpool.cache.verification import Verification
 from carpool.cache.vetoes import vetoed
 from carpool.errors import ContextLengthExceeded
 from carpool.telemetry import Registry
@@ -21,10 +27,8 @@ from carpool.telemetry import Registry
 Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
 """Texts to vectors, float32 [n, d]. Raises `ContextLengthExceeded` instead of cutting a text short."""
 
-_CANDIDATES = 8
+CANDIDATES = 8
 """Nearest questions taken from the index."""
-_INLINE_WORK = 2_000_000
-"""Multiplications that the event loop does itself, in well under 1 ms; larger searches go to a thread."""
 _EMBED_TIMEOUT_S = 30.0
 """After this an embedding that nobody waits for any more, but its entry, is given up."""
 
@@ -34,10 +38,20 @@ _log = logging.getLogger(__name__)
 class SemanticSearch:
     """Finds an entry whose question means the same. Every failure and delay is a miss."""
 
-    def __init__(self, config: CacheConfig, catalogue: Catalogue, embed: Embed, registry: Registry) -> None:
+    def __init__(
+        self,
+        config: CacheConfig,
+        catalogue: Catalogue,
+        embed: Embed,
+        registry: Registry,
+        verification: Verification,
+    ) -> None:
         self._config = config
+        self._policy = verification.policy
+        self._audits = verification.audits
         self._catalogue = catalogue
         self._embed = embed
+        self._searcher = Searcher(CANDIDATES)
         self._embedding: set[asyncio.Task[Any]] = set()
         self._up = True
         self._unanswered = registry.counter(
@@ -45,7 +59,7 @@ class SemanticSearch:
         )
         self._vetoed = registry.counter(
             "carpool_cache_vetoes_total",
-            "Stored questions above the threshold that were ruled out, by reason",
+            "Stored questions near enough that were ruled out, by reason",
         )
 
     def embed(self, turn: str) -> "asyncio.Task[Vector | None]":
@@ -56,7 +70,8 @@ class SemanticSearch:
         return task
 
     def close(self) -> None:
-        """Give up what is being embedded."""
+        """Give up what is being embedded, and search no more."""
+        self._searcher.close()
         for task in self._embedding:
             task.cancel()
 
@@ -74,47 +89,64 @@ class SemanticSearch:
             return None
 
     async def _nearest(self, query: Query, vector: Vector) -> tuple[Entry, float] | None:
-        """The first candidate that no veto rules out and whose difference, if it has one, is similar, too."""
+        """The policy's first choice that no veto rules out and whose difference, if any, is similar, too."""
         turn = query.turn or ""
-        similar: list[tuple[Entry, float, tuple[str, str]]] = []
-        for entry, cosine in await self._candidates(query, vector):
-            other = entry.turn or ""
-            parts = difference(turn, other) or ("", "")
+        near: list[tuple[Choice, tuple[str, str]]] = []
+        for choice in self._policy.choose(query, await self._candidates(query, vector)):
+            other = choice.entry.turn or ""
+            parts = difference(turn, other, self._policy.min_shared) or ("", "")
             veto = vetoed(turn, other)
+            material = carries_material(turn) or carries_material(other)
+            if veto is None and material and words(turn) != words(other):
+                veto = "material"
             if veto is None and parts[0] != parts[1] and not all(parts):
                 veto = "addition"
             if veto is not None:
                 self._vetoed.add(reason=veto)
                 continue
-            similar.append((entry, cosine, parts))
+            near.append((choice, parts))
             if parts[0] == parts[1]:
                 break
-        texts = list({text for _, _, parts in similar if parts[0] != parts[1] for text in parts})
+        texts = list({text for _, parts in near if parts[0] != parts[1] for text in parts})
         vectors = dict(zip(texts, await self._vectors(texts) or (), strict=False)) if texts else {}
-        for entry, cosine, (mine, theirs) in similar:
+        for choice, (mine, theirs) in near:
             if mine == theirs or (
                 vectors and float(vectors[mine] @ vectors[theirs]) > self._config.threshold
             ):
-                return entry, cosine
+                self._offer(query, choice)
+                return (choice.entry, choice.cosine) if choice.accepted else None
             self._vetoed.add(reason="difference")
         return None
 
+    def _offer(self, query: Query, choice: Choice) -> None:
+        """Let a judgement be audited, whichever way it went."""
+        if choice.probability is not None and self._audits is not None and self._audits.sampled():
+            answer = choice.entry.answer
+            self._audits.offer(
+                Case(
+                    secrets.token_hex(8),
+                    query.tenant,
+                    query.model,
+                    query.turn or "",
+                    choice.entry.turn or "",
+                    answer.text,
+                    choice.probability,
+                    choice.accepted,
+                )
+            )
+
     async def _candidates(self, query: Query, vector: Vector) -> list[tuple[Entry, float]]:
-        """The entries above the threshold that fit the query, nearest first."""
+        """The entries above the floor that fit the query, nearest first."""
         index = self._catalogue.index(query.partition, len(vector))
         if index is None:
             return []
-        rows, threshold = vector[None, :], self._config.threshold
-        if index.work <= _INLINE_WORK:
-            (nearest,) = index.search(rows, threshold, _CANDIDATES)
-        else:
-            (nearest,) = await asyncio.to_thread(index.search, rows, threshold, _CANDIDATES)
+        floor = self._policy.floor
         found = []
-        for key, _ in nearest:
+        for key, _ in await self._searcher.nearest(index, vector, floor):
             # The index may have changed while the thread searched it.
             cosine = index.cosine(key, vector)
             entry = self._catalogue.get(key)
-            if entry and cosine is not None and cosine > threshold and entry.fits(query.max_tokens):
+            if entry and cosine is not None and cosine > floor and entry.fits(query.max_tokens):
                 found.append((entry, cosine))
         return found
 

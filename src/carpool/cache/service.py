@@ -1,36 +1,28 @@
 """The answer cache as the gateway sees it: one lookup, in the order exact → in flight → semantic → model."""
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from carpool.cache.answer import Answer, Hit
-from carpool.cache.catalogue import Catalogue, Selector
 from carpool.cache.config import CacheConfig
-from carpool.cache.entry import Entry, Record
+from carpool.cache.entry import Entry
 from carpool.cache.in_flight import InFlight, LeaderLost
-from carpool.cache.index import Vector
+from carpool.cache.judge import Judge
+from carpool.cache.keeper import Embedding, Keeper
 from carpool.cache.lookup import Lookup, Outcome
 from carpool.cache.memory import MemoryStore
 from carpool.cache.query import Query
+from carpool.cache.redis import RedisStore
+from carpool.cache.selector import Selector
 from carpool.cache.semantic import Embed, SemanticSearch
 from carpool.cache.sqlite import SqliteStore
 from carpool.cache.store import Store
+from carpool.cache.verification import Verification
 from carpool.telemetry import Registry
-
-_LOAD_SLICE = 256
-_MAX_PENDING = 10_000
-"""Writes that may wait for the store, and entries for their vectors; beyond, entries do without."""
-
-_STOP_GRACE_S = 2.0
-"""How long a stop waits for vectors of the last answers."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,57 +49,62 @@ class AnswerCache:
         embed: Embed,
         store: Store,
         registry: Registry,
+        verdicts: Path | None = None,
+        judge: Judge | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`verdicts`: the file that keeps what audits found; None keeps it in memory."""
         self.config = config
+        self.verification = Verification.of(config, registry, verdicts, judge)
         self._clock = clock
-        self._store = store
-        self._catalogue = Catalogue(config, clock)
+        self.keeper = Keeper(config, store, registry, clock)
+        self._catalogue = self.keeper.catalogue
         self._in_flight = InFlight()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._writes: set[asyncio.Future[None]] = set()
-        self._store_up = True
-        self._semantic = SemanticSearch(config, self._catalogue, embed, registry)
+        self._semantic = SemanticSearch(config, self._catalogue, embed, registry, self.verification)
         self._lookups = registry.counter("carpool_cache_lookups_total", "Requests by what the cache had")
         self._seconds = registry.histogram("carpool_cache_lookup_seconds", "Time of a cache lookup")
-        self._entries_gauge = registry.gauge("carpool_cache_entries", "Stored answers")
-        self._bytes_gauge = registry.gauge("carpool_cache_bytes", "Memory of the stored answers")
-        self._removed = registry.counter("carpool_cache_removed_total", "Answers dropped, by reason")
-        self._writes_total = registry.counter("carpool_cache_writes_total", "Changes of the store, by result")
 
     @classmethod
     def open(
-        cls, config: CacheConfig, *, data_dir: Path, embed: Embed, embedder_id: str, registry: Registry
+        cls,
+        config: CacheConfig,
+        *,
+        data_dir: Path,
+        embed: Embed,
+        embedder_id: str,
+        registry: Registry,
+        judge: Judge | None = None,
     ) -> "AnswerCache":
         """The cache that the settings describe. `embedder_id` names the embedder and its revision."""
         store: Store = MemoryStore()
         if config.store == "sqlite":
             store = SqliteStore(config.path or data_dir / "cache.sqlite3", embedder_id)
-        return cls(config, embed=embed, store=store, registry=registry)
+        elif config.store == "redis":
+            store = RedisStore(config.url or "", embedder_id, config.ttl_s)
+        return cls(
+            config,
+            embed=embed,
+            store=store,
+            registry=registry,
+            verdicts=data_dir / "cache-verdicts.jsonl",
+            judge=judge,
+        )
 
     async def start(self) -> None:
         """Read the store. Raises `StartError` if it cannot be opened."""
-        records = await self._store.load()
-        for i, record in enumerate(records):
-            self._dropped(self._catalogue.add(record), "evicted")
-            if i % _LOAD_SLICE == _LOAD_SLICE - 1:
-                await asyncio.sleep(0)
-        self._dropped(self._catalogue.expire(), "expired")
+        await self.keeper.load()
+        self.verification.start()
 
     async def stop(self) -> None:
         """Finish what is being written and close the store."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_STOP_GRACE_S)
+        await self.keeper.settle()
         self._semantic.close()
-        await self.flush()
-        await self._store.close()
+        await self.verification.stop()
+        await self.keeper.close()
 
     async def flush(self) -> None:
         """Wait until every answer completed so far is in the store, or refused by it."""
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._writes:
-            await asyncio.wait(self._writes)
+        await self.keeper.flush()
 
     async def lookup(
         self, query: Query, *, request_id: str | None = None, after: LeaderLost | None = None
@@ -123,16 +120,28 @@ class AnswerCache:
         self._lookups.add(outcome=lookup.outcome, model=query.model)
         return lookup
 
+    def repeat(self, query: Query, entry: Entry) -> float | None:
+        """The age in seconds of an entry that a lookup with an equal query has found, if it still answers it.
+
+        Counts as a lookup; None: it is gone, or too old, and nothing was counted.
+        """
+        began = time.perf_counter()
+        self.keeper.expire()
+        if self._catalogue.get(query.exact) is not entry:
+            return None
+        self._catalogue.touch(entry)
+        self._seconds.observe(time.perf_counter() - began, outcome="exact")
+        self._lookups.add(outcome="exact", model=query.model)
+        return max(0.0, self._clock() - entry.created)
+
     async def invalidate(self, selector: Selector, *, dry_run: bool = False) -> int:
         """Drop the selected entries and return how many there are. `dry_run`: only count them.
 
         When it returns they are gone from the store, too; raises `OSError` if the store cannot be written.
         """
-        keys = self._catalogue.select(selector)
+        keys = await self.keeper.select(selector)
         if not dry_run:
-            self._catalogue.remove(keys)
-            if deleted := self._dropped(keys, "invalidated"):
-                await deleted
+            await self.keeper.invalidate(keys)
         return len(keys)
 
     def stats(self) -> CacheStats:
@@ -152,14 +161,13 @@ class AnswerCache:
     async def _lookup(self, query: Query, request_id: str | None, after: LeaderLost | None) -> Lookup:
         if query.mode == "off":
             return Lookup("bypass")
-        if expired := self._catalogue.expire():
-            self._dropped(expired, "expired")
+        self.keeper.expire()
         # The turn tells a request that takes a similar question's answer from one that does not.
         key = (query.exact, query.max_tokens, query.turn)
         while not query.no_cache:
             entry = self._catalogue.get(query.exact)
             if entry is not None and entry.fits(query.max_tokens):
-                return self._hit("exact", self._use(entry, None))
+                return self._hit("exact", self._use(entry, None), entry)
             follower = self._in_flight.follow(key)
             if follower is None:
                 break
@@ -176,11 +184,16 @@ class AnswerCache:
     async def _lead(
         self, query: Query, key: Hashable, request_id: str | None, after: LeaderLost | None
     ) -> Lookup:
-        embedding: asyncio.Task[Vector | None] | None = None
+        embedding: Embedding | None = None
+        began = time.perf_counter()
+
+        def embed(turn: str) -> Embedding:
+            return embedding or self._semantic.embed(turn)
 
         def complete(answer: Answer) -> None:
             if answer.finish_reason == "stop" and not query.no_store:
-                self._keep(Entry.of(query, answer), embedding)
+                cost_ms = (time.perf_counter() - began) * 1e3
+                self.keeper.keep(Entry.of(query, answer, cost_ms), embed)
 
         leader = self._in_flight.lead(
             key, complete, shared=not query.no_store, request_id=request_id, after=after
@@ -203,55 +216,13 @@ class AnswerCache:
         self._catalogue.touch(entry)
         return Hit(entry.answer, similarity)
 
-    def _hit(self, outcome: Outcome, hit: Hit) -> Lookup:
+    def _hit(self, outcome: Outcome, hit: Hit, entry: Entry | None = None) -> Lookup:
         age_s = max(0.0, self._clock() - hit.answer.created)
         return Lookup(
-            outcome, answer=hit.answer, similarity=hit.similarity, match=hit.answer.request_id, age_s=age_s
+            outcome,
+            answer=hit.answer,
+            entry=entry,
+            similarity=hit.similarity,
+            match=hit.answer.request_id,
+            age_s=age_s,
         )
-
-    def _keep(self, entry: Entry, embedding: "asyncio.Task[Vector | None] | None") -> None:
-        """Serve the entry from now on, and store it behind the reply, with its vector once there is one."""
-        self._dropped(self._catalogue.add(Record(entry, None)), "evicted")
-        if entry.turn is None or len(self._tasks) >= _MAX_PENDING:
-            self._put(Record(entry, None))
-            return
-        task = asyncio.create_task(self._keep_vector(entry, embedding or self._semantic.embed(entry.turn)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _keep_vector(self, entry: Entry, embedding: "asyncio.Task[Vector | None]") -> None:
-        await asyncio.wait([embedding])
-        vector = None if embedding.cancelled() else embedding.result()
-        if vector is not None:
-            self._dropped(self._catalogue.attach(entry, vector), "evicted")
-        self._put(Record(entry, vector))
-
-    def _put(self, record: Record) -> None:
-        if self._catalogue.get(record.entry.exact) is not record.entry:
-            return  # replaced, evicted or invalidated meanwhile
-        if len(self._writes) >= _MAX_PENDING:
-            self._writes_total.add(result="dropped")
-        else:
-            self._watch(self._store.put(record))
-
-    def _dropped(self, keys: list[bytes], reason: str) -> "asyncio.Future[None] | None":
-        """Let the gauges and the store follow the catalogue, which has dropped these keys."""
-        self._entries_gauge.set(len(self._catalogue))
-        self._bytes_gauge.set(self._catalogue.size_bytes)
-        if not keys:
-            return None
-        self._removed.add(len(keys), reason=reason)
-        return self._watch(self._store.delete(keys))
-
-    def _watch(self, write: "asyncio.Future[None]") -> "asyncio.Future[None]":
-        self._writes.add(write)
-        write.add_done_callback(self._written)
-        return write
-
-    def _written(self, write: "asyncio.Future[None]") -> None:
-        self._writes.discard(write)
-        error = None if write.cancelled() else write.exception()
-        self._writes_total.add(result="failed" if error else "stored")
-        if error and self._store_up:
-            _log.error("cache: answers are kept in memory only: %s", error)
-        self._store_up = error is None

@@ -32,6 +32,12 @@ _UNSAID = r"""
     | redo | shorten | (?:the|as)[ ](?:above|former|latter) | the[ ]previous
     | you[ ](?:just[ ])?(?:said|wrote)
 """
+_SHOWN = r"""
+    (?:this|these|that|those|following|below|attached|my|our)[ ]
+    (?:sentence|word|phrase|text|passage|paragraph|essay|article|document|file|code|program|function|script
+    |query|error|message|email|letter|picture|photo|image|video|song|chart|table|equation|problem
+    |question|quiz|riddle|exercise|homework|assignment|resume|cv|data)s?
+"""
 _DEICTIC = r"""
     it | its | it's | itself | this | that | that's | these | those | they | they're | them | their | theirs
     | he | she | him | his | her | hers | there | here | ones? | so | then | too | also | instead | both
@@ -43,10 +49,38 @@ _AT_START = r"""
     another | others? | more | else | (?:please[ ])?(?:pick | choose | guess | think[ ]of)
 """
 
+_TASKS = r"""
+    translate | classify | categori[sz]e | label | tag | summari[sz]e | extract | rewrite | rephrase
+    | paraphrase | proofread | correct | fix | edit | improve | write | draft | compose | generate | create
+    | implement | complete | convert | format | parse | detect | identify | count | sort | calculate | compute
+    | evaluate | simplify | solve | answer | reply | respond | analy[sz]e | compare | given | context | text
+    | review | input | question
+"""
+"""What a turn begins with that hands over something to work on."""
+
+_MATERIAL = re.compile(
+    rf"""
+    ^\W*(?:(?:please|kindly|(?:can|could|would)[ ]you|now)[ ])*(?:{_TASKS})\b (?!\?)
+    | \w[^\n]*\n\s*\S                                   # lines
+    | ["\u201c\u00ab](?:[^"\u201d\u00bb]*\s){{2}}           # a quotation of three words or more
+    | \w:\s+\S+\s+\S+\s+\S                                # something after a colon
+    | \w\w[.!?]["\u201d]?\s+(?:\S+\s+){{2}}               # a second sentence
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
 _ALWAYS = re.compile(
-    rf"\b(?:{_NOW}|{_CHANCE}|{_UNSAID})\b | ^\W*(?:{_AT_START})\b", re.IGNORECASE | re.VERBOSE
+    rf"\b(?:{_NOW}|{_CHANCE}|{_UNSAID}|{_SHOWN})\b | ^\W*(?:{_AT_START})\b", re.IGNORECASE | re.VERBOSE
 )
 _IN_FOLLOW_UP = re.compile(rf"\b(?:{_DEICTIC})\b", re.IGNORECASE | re.VERBOSE)
+
+
+def carries_material(turn: str) -> bool:
+    """Whether a turn holds what it is to be done with: a passage, a quotation, the rest of a template.
+
+    There every word counts, and neither an embedding nor a probability fitted to questions sees which.
+    """
+    return _MATERIAL.search(turn) is not None
 
 
 def matchable(turn: str, follow_up: bool, max_chars: int) -> bool:

@@ -18,35 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
-from carpool.cache.answer import Answer
-from carpool.cache.entry import Entry, Record
-from carpool.cache.index import Vector, normalised
+from carpool.cache.entry import Record
+from carpool.cache.store import Listener
 from carpool.errors import StartError
 
 _APPLICATION_ID = 0x43505243
-_SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE entries (
-    exact BLOB PRIMARY KEY,
-    partition BLOB NOT NULL,
-    tenant TEXT NOT NULL,
-    model TEXT NOT NULL,
-    turn TEXT,
-    created REAL NOT NULL,
-    answer BLOB NOT NULL,
-    embedder TEXT,
-    vector BLOB
-)
-"""
-_PUT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SCHEMA_VERSION = 2
+_SCHEMA = "CREATE TABLE entries (exact BLOB PRIMARY KEY, created REAL NOT NULL, record BLOB NOT NULL)"
+_PUT = "INSERT OR REPLACE INTO entries VALUES (?, ?, ?)"
 _DELETE = "DELETE FROM entries WHERE exact = ?"
-_LOAD = "SELECT * FROM entries ORDER BY created"
+_LOAD = "SELECT exact, record FROM entries ORDER BY created"
 _MAX_GROUP = 512
 
 _log = logging.getLogger(__name__)
-_decoder = msgspec.msgpack.Decoder(Answer)
 
 _Future = asyncio.Future[None]
 _Change = tuple[str, list[tuple[Any, ...]], _Future]
@@ -65,7 +50,7 @@ class SqliteStore:
         self._changes: queue.SimpleQueue[_Change | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def load(self) -> Sequence[Record]:
+    async def load(self, listener: Listener) -> Sequence[Record]:  # noqa: ARG002  # its file is one process's
         """Open the file and read it. A damaged one is moved aside and a new one begun."""
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Sequence[Record]] = loop.create_future()
@@ -77,18 +62,8 @@ class SqliteStore:
 
     def put(self, record: Record) -> _Future:
         """Queue a row for the writer."""
-        entry, vector = record.entry, record.vector
-        row = (
-            entry.exact,
-            entry.partition,
-            entry.tenant,
-            entry.model,
-            entry.turn,
-            entry.created,
-            entry.encoded,
-            None if vector is None else self._embedder,
-            None if vector is None else vector.astype("<f4").tobytes(),
-        )
+        entry = record.entry
+        row = (entry.exact, entry.created, record.encode(self._embedder))
         return self._queue(_PUT, [row])
 
     def delete(self, keys: Sequence[bytes]) -> _Future:
@@ -172,14 +147,10 @@ class SqliteStore:
 
     def _read(self, connection: sqlite3.Connection) -> list[Record]:
         records, bad = [], []
-        for exact, partition, tenant, model, turn, created, encoded, embedder, vector in connection.execute(
-            _LOAD
-        ):
+        for exact, data in connection.execute(_LOAD):
             try:
-                tokens = _decoder.decode(encoded).completion_tokens
-                entry = Entry(exact, partition, tenant, model, turn, created, tokens, encoded)
-                records.append(Record(entry, _vector(vector) if embedder == self._embedder else None))
-            except (msgspec.DecodeError, ValueError):
+                records.append(Record.decode(exact, data, self._embedder))
+            except (TypeError, ValueError, msgspec.DecodeError):
                 bad.append((exact,))
         if bad:
             connection.executemany(_DELETE, bad)
@@ -206,10 +177,6 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"BEGIN; {_SCHEMA}; PRAGMA application_id={_APPLICATION_ID};"
             f" PRAGMA user_version={_SCHEMA_VERSION}; COMMIT"
         )
-
-
-def _vector(data: bytes) -> Vector:
-    return normalised(np.frombuffer(data, dtype="<f4"))
 
 
 def _commit(connection: sqlite3.Connection, group: list[_Change]) -> sqlite3.Error | None:

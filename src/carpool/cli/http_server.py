@@ -31,6 +31,7 @@ class HttpServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # who asks is told by the key
                 timeout_graceful_shutdown=max(1, round(drain_s)),
                 lifespan="on",
             )

@@ -45,6 +45,7 @@ class EncoderBatches(Generic[Item]):
                 max_batch_cost=config.max_batch_tokens,
                 batch_wait_ms=config.batch_wait_ms,
                 max_queue_ms=config.max_queue_ms,
+                bulk_slice_ms=config.bulk_slice_ms,
                 weight=config.weight,
             ),
             gate=gate,

@@ -29,6 +29,10 @@ class EncoderConfig:
     max_queue_ms: float = 120_000.0
     """Refuse an input that would wait longer than this by the fitted cost model, in ms of predicted work."""
 
+    bulk_slice_ms: float = 100.0
+    """Longest batch of bulk calls, in ms: what a query may wait for them. In f32 on two cores MiniLM computes
+    about 400 tokens in it, each for 13 % more than in a full batch; in half the time it would be 24 %."""
+
     weight: float = 1.0
     """This model's share of the device under the gate's `wfq` policy, relative to the other models'."""
 
@@ -40,7 +44,7 @@ class EncoderConfig:
         for name in ("max_batch_size", "max_batch_tokens"):
             if getattr(self, name) < 1:
                 raise StartError(f"{name} must be at least 1, not {getattr(self, name)}", param=name)
-        for name in ("max_queue_ms", "weight"):
+        for name in ("max_queue_ms", "bulk_slice_ms", "weight"):
             if not getattr(self, name) > 0:
                 raise StartError(f"{name} must be above 0, not {getattr(self, name)}", param=name)
         if not 0 <= self.batch_wait_ms < math.inf:

@@ -70,6 +70,7 @@ def create_app(
     app = FastAPI(
         title="Carpool",
         openapi_url=None,  # a route below, which asks for a key
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # it has its own
         lifespan=lifespan,
         routes=[
             _route("POST", "/v1/chat/completions", ChatCompletions(services), "inference"),

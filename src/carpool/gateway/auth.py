@@ -42,6 +42,7 @@ class Authentication:
                     await send_error(send, error, [(b"www-authenticate", challenge)])
                     return
                 call.tenant, call.key, call.scopes = key.tenant, key.name, frozenset(key.scopes)
+                call.cache, call.per_user = key.cache, key.cache_scope == "user"
         await self._app(scope, receive, send)
 
     def _identify(self, presented: bytes | None) -> KeyConfig | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from carpool.cache.config import Mode
+
 Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -24,6 +26,10 @@ class Call:
     key: str = "-"
     """The name of the key it came with."""
     scopes: frozenset[str] = frozenset()
+    cache: Mode | None = None
+    """How answers are cached for the key, where that is set."""
+    per_user: bool = False
+    """Whether the key's cached answers are kept apart by end user."""
     route: str = "other"
     """The path template it matched; a label of metrics."""
     status: int = 0

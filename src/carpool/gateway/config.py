@@ -6,10 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from carpool.cache.config import Mode
 from carpool.errors import StartError
 
 Scope = Literal["inference", "metrics", "admin"]
 """What a key may do: ask the models, read metrics and the dashboard, change the server."""
+
+CacheScope = Literal["key", "user"]
+"""Who shares cached answers: all who use the keys of a tenant, or each end user with himself."""
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -26,6 +30,11 @@ class KeyConfig:
     scopes: tuple[Scope, ...] = ("inference",)
     tenant: str = ""
     """Whose data it sees; keys of one tenant share cached answers. Empty: its own, by its name."""
+    cache: Mode | None = None
+    """How answers to its requests are cached; None: as `cache.mode` says."""
+    cache_scope: CacheScope = "key"
+    """`user`: answers are shared only between requests that name the same end user in the field `user`, and
+    those that name none bypass the cache. For front ends that serve many people with one key."""
 
     def __post_init__(self) -> None:
         if not self.tenant:
@@ -42,6 +51,13 @@ class KeyConfig:
             if scope not in get_args(Scope):
                 allowed = ", ".join(get_args(Scope))
                 raise StartError(f"keys: a scope of {self.name} must be one of {allowed}, not {scope!r}")
+        if self.cache not in (None, *get_args(Mode)):
+            allowed = ", ".join(get_args(Mode))
+            raise StartError(f"keys: cache of {self.name} must be one of {allowed}, not {self.cache!r}")
+        if self.cache_scope not in get_args(CacheScope):
+            raise StartError(
+                f"keys: cache_scope of {self.name} must be key or user, not {self.cache_scope!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

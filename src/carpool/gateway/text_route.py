@@ -11,12 +11,14 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from carpool.cache.query import RequestFields
+from carpool.cache.config import Mode
+from carpool.cache.query import RequestFields, narrowest
 from carpool.errors import CarpoolError
 from carpool.gateway.answers import Answers, Question
 from carpool.gateway.cache_control import CacheWish, cache_headers
 from carpool.gateway.error_reply import envelope
 from carpool.gateway.exchange import EVENT_STREAM, JSON, ClientDisconnected, Exchange
+from carpool.gateway.repeats import Repeats
 from carpool.gateway.reply import Piece, Reply
 from carpool.gateway.sampling_schema import SamplingFields
 from carpool.gateway.services import Services
@@ -60,6 +62,7 @@ class TextRoute(ABC):
     def __init__(self, services: Services) -> None:
         self._services = services
         self._answers = Answers(services.client, services.cache)
+        self._repeats = Repeats(services)
 
     @abstractmethod
     def question(self, request: Any, asked: "Asked") -> Question:
@@ -75,12 +78,14 @@ class TextRoute(ABC):
         config = self._services.config
         with self._services.admission.place():
             body = await exchange.body(config.max_body_bytes, config.request_timeout_s)
+            if await self._repeats.answer(exchange, body):
+                return
             request: SamplingFields = self.reader.read(body)
             request.check()
             asked = Asked(self._services, exchange, request, self._services.client.resolve(request.model))
             try:
                 async with exchange.attended(config.request_timeout_s):
-                    await self._answer(request, asked)
+                    await self._answer(request, asked, body)
             except ClientDisconnected:
                 raise
             except Exception as error:
@@ -88,7 +93,7 @@ class TextRoute(ABC):
                     raise
                 await _break_off(exchange, error)
 
-    async def _answer(self, request: SamplingFields, asked: "Asked") -> None:
+    async def _answer(self, request: SamplingFields, asked: "Asked", body: bytes) -> None:
         question, form = self.question(request, asked), self.form(request, asked)
         lookup, reply = await self._answers.open(question, whole=not request.stream)
         try:
@@ -98,8 +103,11 @@ class TextRoute(ABC):
                 await asked.exchange.start([*EVENT_STREAM, *cache_headers(lookup)])
                 await sending.stream(choices, request.include_usage)
             else:
-                body = await sending.whole(choices)
-                await asked.exchange.reply(body, [*JSON, *cache_headers(lookup)])
+                whole = await sending.whole(choices)
+                self._repeats.remember(
+                    asked.exchange, asked.state, body, question.query, lookup, reply.tokens, whole
+                )
+                await asked.exchange.reply(whole, [*JSON, *cache_headers(lookup)])
         finally:
             await reply.aclose()
 
@@ -113,9 +121,9 @@ class Asked:
         self.services = services
         self.exchange = exchange
         self.model = state.name
+        self.state = state
         self.created = int(time.time())
         self._request = request
-        self._revision = state.reference
         self._sampling = request.sampling()
 
     @property
@@ -140,21 +148,31 @@ class Asked:
 
     def query_fields(self, max_tokens: int | None, top_logprobs: int | None) -> RequestFields:
         """What the cache needs to know of it."""
-        request = self._request
+        request, call = self._request, self.exchange.call
         wish = CacheWish.of(self.exchange.header(b"cache-control"), request.carpool)
         return RequestFields(
-            tenant=self.exchange.call.tenant,
+            tenant=call.tenant,
             model=self.model,
-            revision=self._revision,
+            revision=self.state.reference,
             parameters={**self._sampling, "stop": request.stops or None},
             temperature=request.temperature,
             n=request.n or 1,
             logprobs=top_logprobs is not None,
             max_tokens=max_tokens,
+            user=request.user if call.per_user else None,
+            mode=self._cache_mode(wish.mode),
             requested=wish.mode,
             no_cache=wish.no_cache,
             no_store=wish.no_store,
         )
+
+    def _cache_mode(self, requested: Mode | None) -> Mode | None:
+        """What is set for the key and for the model, where anything is."""
+        call = self.exchange.call
+        if call.per_user and self._request.user is None:
+            return "off"  # whose answers these are is not known
+        configured = [mode for mode in (call.cache, self.state.cache) if mode is not None]
+        return narrowest(configured, requested) if configured else None
 
 
 class _Sending:

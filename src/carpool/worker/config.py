@@ -37,6 +37,8 @@ class ModelConfig:
     """What requests call it; also its id in `/v1/models`. Empty: as the reference says."""
     aliases: tuple[str, ...] = ()
     """Other names it answers to."""
+    cache: Literal["on", "exact", "opt-in", "off"] | None = None
+    """How its answers are cached; None: as the key or `cache.mode` says."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of this model alone, such as its precision; checked by the worker when it loads the model."""
 
@@ -46,6 +48,10 @@ class ModelConfig:
             raise StartError(f"models: {reference.name} does not exist")
         if not self.name:
             object.__setattr__(self, "name", reference.model_id)
+        if self.cache not in (None, "on", "exact", "opt-in", "off"):
+            raise StartError(
+                f"models: cache of {self.name} must be on, exact, opt-in or off, not {self.cache!r}"
+            )
         for name in (self.name, *self.aliases):
             if not _NAME.fullmatch(name):
                 raise StartError(

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,6 +20,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...]
     created: int
     """When it was configured, in Unix seconds."""
+    cache: Literal["on", "exact", "opt-in", "off"] | None = None
+    """How its answers are cached, where that is set for this model."""
     phase: str = "queued"
     """queued, fetching, reading, building, compiling, ready, failed or restarting."""
     percent: float = 0.0
@@ -70,7 +72,11 @@ class ModelStates:
         for name in (config.name, *config.aliases):
             self._names[name] = config.name
         self._states[config.name] = ModelState(
-            name=config.name, reference=config.reference, aliases=config.aliases, created=int(time.time())
+            name=config.name,
+            reference=config.reference,
+            aliases=config.aliases,
+            cache=config.cache,
+            created=int(time.time()),
         )
         self.announce()
 

@@ -11,8 +11,16 @@ from carpool.errors import StartError
     ("fields", "named"),
     [
         ({"mode": "sometimes"}, "cache.mode"),
-        ({"store": "redis"}, "cache.store"),
-        ({"policy": "verified"}, "cache.policy"),
+        ({"store": "mongodb"}, "cache.store"),
+        ({"store": "redis"}, "cache.url"),
+        ({"url": "http://127.0.0.1:6379"}, "cache.url"),
+        ({"policy": "certain"}, "cache.policy"),
+        ({"max_wrong": 0.0}, "cache.max_wrong"),
+        ({"max_wrong": 1.0}, "cache.max_wrong"),
+        ({"max_wrong": float("nan")}, "cache.max_wrong"),
+        ({"audit_rate": 1.5}, "cache.audit_rate"),
+        ({"judge_quality": (5, 4, 0, 0)}, "cache.judge_quality"),
+        ({"judge": "some-model"}, "cache.judge"),
         ({"threshold": 0.0}, "cache.threshold"),
         ({"threshold": 1.1}, "cache.threshold"),
         ({"threshold": float("nan")}, "cache.threshold"),
@@ -34,4 +42,4 @@ def test_a_bad_value_is_one_line_that_names_the_setting(fields: dict[str, Any], 
 def test_defaults_and_home_directory() -> None:
     config = CacheConfig(path=Path("~/answers.sqlite3"))
     assert config.path == Path.home() / "answers.sqlite3"
-    assert (config.mode, config.store, config.policy, config.threshold) == ("on", "sqlite", "threshold", 0.8)
+    assert (config.mode, config.store, config.policy, config.threshold) == ("on", "sqlite", "verified", 0.8)

@@ -12,11 +12,6 @@ def test_words() -> None:
     [
         ("What is the capital of France?", "What is the capital of Germany?", ("france", "germany")),
         ("Translate to French: good morning", "Translate to French: good evening", ("morning", "evening")),
-        (
-            "Translate to French: the cat sat on the mat",
-            "Translate to French: nobody knows my name here",
-            ("cat sat on mat", "nobody know name here"),
-        ),
         ("Is Python good for servers?", "Is Python good for web servers?", ("", "web")),
         ("Is Python good?", "Is Python good for web servers?", None),
         ("Wolves are large dogs. What do they eat?", "Wolves are large dogs. Where do they live?", None),
@@ -42,6 +37,12 @@ def test_words() -> None:
 def test_difference(first: str, second: str, left: tuple[str, str] | None) -> None:
     assert difference(first, second) == left
     assert difference(second, first) == (left and left[::-1])
+
+
+def test_few_shared_words_may_be_too_few_to_tell_a_template() -> None:
+    capitals = "What is the capital of France?", "What is the capital of Germany?"
+    assert difference(*capitals, min_shared=4) == ("france", "germany")
+    assert difference(*capitals, min_shared=5) is None
 
 
 def test_different_wordings_are_compared_whole() -> None:

@@ -52,3 +52,25 @@ def test_several_searches_are_one_product() -> None:
     index.add(b"y", np.array([0, 1], dtype=np.float32))
     found = index.search(np.array([[1, 0], [0, 1], [-1, 0]], dtype=np.float32), 0.5, 3)
     assert [[key for key, _ in row] for row in found] == [[b"x"], [b"y"], []]
+
+
+@pytest.mark.parametrize("queries", [1, 8, 9, 40])
+@pytest.mark.parametrize("floor", [-2.0, 0.2, 0.8])
+def test_few_and_many_searches_find_what_float32_finds(queries: int, floor: float) -> None:
+    """Crowds of near duplicates, whose int8 codes do not tell them apart, and rows of very uneven size."""
+    rng = np.random.default_rng(7)
+    crowds = rng.normal(size=(12, 1, 96)) + rng.normal(size=(12, 50, 96)) * 0.01
+    spikes = rng.normal(size=(100, 96)) ** 9
+    rows = np.concatenate((crowds.reshape(-1, 96), spikes)).astype(np.float32)
+    vectors = np.stack([normalised(row) for row in rows])
+    index = VectorIndex(96)
+    for number, vector in enumerate(vectors):
+        index.add(number.to_bytes(2, "big"), vector)
+    asked = vectors[rng.choice(len(vectors), queries, replace=False)]
+    for query, found in zip(asked, index.search(asked, floor, 8), strict=True):
+        cosines = np.sort(vectors @ query)[::-1][:8]
+        assert np.allclose([cosine for _, cosine in found], cosines[cosines > floor], atol=1e-6)
+
+
+def test_an_empty_index_has_nothing() -> None:
+    assert VectorIndex(4).search(np.ones((2, 4), dtype=np.float32), 0.5, 3) == [[], []]

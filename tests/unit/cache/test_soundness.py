@@ -1,6 +1,6 @@
 import pytest
 
-from carpool.cache.soundness import matchable
+from carpool.cache.soundness import carries_material, matchable
 
 SOUND = [
     "What is the largest planet of our solar system?",
@@ -34,6 +34,9 @@ UNSOUND = [
     "Tell me more",
     "What else?",
     "try again",
+    "Is this sentence grammatically correct?",
+    "What is wrong in my code?",
+    "What do you think about this video?",
     "Rephrase the above",
     "Give me other examples",
     "What\u2019s the time in Lima?",
@@ -83,3 +86,37 @@ def test_long_turns_are_exact_only() -> None:
     turn = "a" * 400
     assert matchable(turn, False, 400)
     assert not matchable(turn + "a", False, 400)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        "Translate into French: good morning",
+        "please translate good morning into French",
+        "Could you summarise the plot of Faust?",
+        "Fix the grammar of he go home",
+        "Wolves live in packs. What do they eat?",
+        "What do they eat?\nWolves live in packs.",
+        "What does \u201cto kick the bucket\u201d mean?",
+        'Is "the food was great" positive?',
+        "Question: how do wolves hunt?",
+    ],
+)
+def test_a_turn_that_carries_material(turn: str) -> None:
+    assert carries_material(turn)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        *SOUND,
+        "How do I translate a book?",
+        "What is the U.S. capital?",
+        "What is a good review?",
+        'What does "ephemeral" mean?',
+        "Review?",
+        "",
+    ],
+)
+def test_a_turn_that_is_a_question_only(turn: str) -> None:
+    assert not carries_material(turn)

@@ -15,6 +15,7 @@ from carpool.cache.index import normalised
 from carpool.cache.sqlite import SqliteStore
 from carpool.errors import StartError
 from tests.unit.cache.bag_of_words import answer, ask, embed_text
+from tests.unit.cache.listener import SILENT
 
 
 def record(question: str, text: str = "An answer.", created: float = 1.0) -> Record:
@@ -28,14 +29,14 @@ def moved_aside(folder: Path) -> list[Path]:
 
 async def write(path: Path, *records: Record, embedder: str = "e1") -> None:
     store = SqliteStore(path, embedder)
-    await store.load()
+    await store.load(SILENT)
     await asyncio.gather(*[store.put(one) for one in records])
     await store.close()
 
 
 async def read(path: Path, embedder: str = "e1") -> list[Record]:
     store = SqliteStore(path, embedder)
-    records = list(await store.load())
+    records = list(await store.load(SILENT))
     await store.close()
     return records
 
@@ -59,7 +60,7 @@ async def test_everything_comes_back_oldest_first(tmp_path: Path) -> None:
 async def test_changes_apply_in_order(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite3"
     store = SqliteStore(path, "e1")
-    await store.load()
+    await store.load(SILENT)
     one = record("one")
     changes = [store.put(one), store.delete([one.entry.exact]), store.put(record("one", "Again."))]
     other = record("other")
@@ -72,7 +73,7 @@ async def test_changes_apply_in_order(tmp_path: Path) -> None:
 async def test_what_is_queued_at_the_close_is_written(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite3"
     store = SqliteStore(path, "e1")
-    await store.load()
+    await store.load(SILENT)
     changes = [store.put(record(f"question {number}")) for number in range(2000)]
     await store.close()
     await asyncio.gather(*changes)
@@ -91,7 +92,7 @@ async def test_vectors_of_another_embedder_are_not_read(tmp_path: Path) -> None:
 async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite3"
     store = SqliteStore(path, "e1")
-    await store.load()
+    await store.load(SILENT)
     await store.put(record("question"))
     for name in os.listdir(tmp_path):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
@@ -102,11 +103,12 @@ WRITER = """
 import asyncio, itertools, sys
 from pathlib import Path
 from carpool.cache.sqlite import SqliteStore
+from tests.unit.cache.listener import SILENT
 from tests.unit.cache.test_sqlite import record
 
 async def main():
     store = SqliteStore(Path(sys.argv[1]), "e1")
-    await store.load()
+    await store.load(SILENT)
     async def one(number):
         await store.put(record(f"question {number}", f"answer {number}"))
         print(number, flush=True)
@@ -173,15 +175,20 @@ async def test_another_schema_version_is_moved_aside(tmp_path: Path) -> None:
 
 async def test_unreadable_rows_are_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "cache.sqlite3"
-    await write(path, *[record(name) for name in ("good", "no answer", "nan", "odd")])
+    good, flipped, text = record("good"), record("flipped"), record("text")
+    await write(path, good, flipped, text)
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE entries SET answer = x'ff' WHERE turn = 'no answer'")
-        nan = np.full(256, np.nan, dtype=np.float32).tobytes()
-        connection.execute("UPDATE entries SET vector = ? WHERE turn = 'nan'", (nan,))
-        connection.execute("UPDATE entries SET vector = x'010203' WHERE turn = 'odd'")
+        (data,) = connection.execute(
+            "SELECT record FROM entries WHERE exact = ?", (flipped.entry.exact,)
+        ).fetchone()
+        # One bit within the answer's text: the row reads well, but it is not what was stored.
+        at = data.index(b"An answer")
+        change = "UPDATE entries SET record = ? WHERE exact = ?"
+        connection.execute(change, (data[:at] + b"@" + data[at + 1 :], flipped.entry.exact))
+        connection.execute(change, ("text", text.entry.exact))
     connection.close()
     assert [found.entry.turn for found in await read(path)] == ["good"]
-    assert "dropped 3 unreadable entries" in caplog.text
+    assert "dropped 2 unreadable entries" in caplog.text
     caplog.clear()
     await read(path)
     assert caplog.text == ""
@@ -207,7 +214,7 @@ async def test_a_path_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> N
 async def test_a_failing_write_is_reported_and_the_next_one_works(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite3"
     store = SqliteStore(path, "e1")
-    await store.load()
+    await store.load(SILENT)
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE entries RENAME TO away")
     with pytest.raises(OSError, match="cannot be written"):

@@ -1,0 +1,108 @@
+"""What is compared: fixed cosines, and this cache as it is served, under both of its policies."""
+
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.cache_stream.data import Question
+from bench.cache_stream.neighbours import neighbours, replay
+from bench.cache_stream.vectors import Vectors, embedder
+from carpool.cache.answer import Answer
+from carpool.cache.config import CacheConfig
+from carpool.cache.memory import MemoryStore
+from carpool.cache.query import chat_query
+from carpool.cache.service import AnswerCache
+from carpool.telemetry import Registry
+
+_GPTCACHE_THRESHOLD = "0.8"
+
+Hits = list[tuple[int, int]]
+"""Questions with those whose answer they got, by index."""
+
+
+def fixed(stream: Sequence[Question], vectors: Vectors, thresholds: Sequence[float]) -> dict[str, Hits]:
+    """The nearest stored question above a cosine, and nothing else."""
+    near = neighbours(vectors.matrix(question.text for question in stream), min(thresholds))
+    return {
+        f"cosine {threshold:.3f}": replay(
+            near,
+            lambda _, there, threshold=threshold: there[0][0] if there[0][1] > threshold else None,  # type: ignore[misc]
+            limit=1,
+        )
+        for threshold in thresholds
+    }
+
+
+def gptcache(python: Path, stream: Sequence[Question], vectors: Vectors) -> dict[str, Hits]:
+    """GPTCache with its default threshold, in a venv that has it, faiss-cpu and sqlalchemy."""
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, vectors.matrix(question.text for question in stream))
+        file.flush()
+        script = Path(__file__).with_name("gptcache_contestant.py")
+        ran = subprocess.run(
+            [python, script, file.name, _GPTCACHE_THRESHOLD], check=True, stdout=subprocess.PIPE, text=True
+        )
+    hits = json.loads(ran.stdout.splitlines()[-1])
+    return {f"GPTCache 0.1.44, {_GPTCACHE_THRESHOLD}": [(asked, stored) for asked, stored in hits]}
+
+
+async def served(
+    stream: Sequence[Question], vectors: Vectors, configs: dict[str, CacheConfig]
+) -> dict[str, Hits]:
+    """One user's questions through `AnswerCache`, one after the other."""
+    found = {}
+    async with embedder() as client:
+        for name, config in configs.items():
+            began = time.perf_counter()
+            registry = Registry()
+            cache = AnswerCache(
+                config,
+                embed=lambda texts: vectors.embed(client, texts),
+                store=MemoryStore(),
+                registry=registry,
+            )
+            async with cache:
+                found[name] = await _replay(stream, cache)
+            seconds = time.perf_counter() - began
+            vetoes = {
+                dict(series.labels)["reason"]: int(series.value)
+                for metric in registry.snapshot()
+                if metric.name == "carpool_cache_vetoes_total"
+                for series in metric.series
+            }
+            print(f"{name}: {len(found[name])} hits, {seconds:.0f} s, vetoes {vetoes}")
+    return found
+
+
+async def _replay(stream: Sequence[Question], cache: AnswerCache) -> Hits:
+    hits = []
+    for index, question in enumerate(stream):
+        query = chat_query(
+            cache.config,
+            messages=[{"role": "user", "content": question.text}],
+            tenant="bench",
+            model="bench",
+            revision="1",
+            parameters={},
+        )
+        lookup = await cache.lookup(query)
+        if lookup.answer is not None:
+            hits.append((index, int(lookup.answer.text)))
+        elif lookup.lead is not None:
+            lookup.lead.complete(
+                Answer(
+                    text=str(index),
+                    finish_reason="stop",
+                    prompt_tokens=1,
+                    completion_tokens=1,
+                    request_id=str(index),
+                    created=time.time(),
+                )
+            )
+            await cache.flush()
+    return hits

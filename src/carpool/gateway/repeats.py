@@ -1,0 +1,123 @@
+"""The short way of a popular question: a body that came before, byte for byte, and has an exact answer.
+
+Reading such a body again leads to the same query, and encoding the answer again to the same reply but for
+its id and time. Everything else is as for any request: the key, the bound on the body, the place, the
+headers, the metrics, and whether the answer still stands in the cache.
+"""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+
+from carpool.cache.entry import Entry
+from carpool.cache.lookup import Lookup
+from carpool.cache.query import Query
+from carpool.errors import ModelNotFound
+from carpool.gateway.cache_control import cache_headers
+from carpool.gateway.call import Headers
+from carpool.gateway.exchange import JSON, Exchange
+from carpool.gateway.reply import Tokens
+from carpool.gateway.services import Services
+from carpool.worker.states import ModelState
+
+_MAX_REPLY_BYTES = 32 * 1024
+"""Larger replies are encoded each time."""
+_MAX_REPEATS = 4096
+
+_Key = tuple[str, str, bytes]
+"""Tenant, name of the key (whose settings are part of the query), and SHA-256 of the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """What one body leads to."""
+
+    query: Query
+    entry: Entry
+    state: ModelState
+    headers: Headers
+    """But for the age."""
+    tokens: Tokens
+    opening: bytes
+    """The reply up to the request's id; then, up to the time; then, to the end."""
+    middle: bytes
+    rest: bytes
+
+
+class Repeats:
+    """Remembers the bodies of a route that had an exact answer, as many as it has room for."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._repeats: OrderedDict[_Key, Repeat] = OrderedDict()  # least recently used first
+
+    async def answer(self, exchange: Exchange, body: bytes) -> bool:
+        """Answer the request, if it is a repeat whose answer still stands; False: nothing was sent."""
+        if (cache := self._services.cache) is None or exchange.header(b"cache-control") is not None:
+            return False
+        key = _key(exchange, body)
+        repeat = self._repeats.get(key)
+        if repeat is None:
+            return False
+        age_s = cache.repeat(repeat.query, repeat.entry) if self._same_model(repeat) else None
+        if age_s is None:
+            del self._repeats[key]
+            return False
+        self._repeats.move_to_end(key)
+        request_id = exchange.call.request_id.encode()
+        tokens = repeat.tokens
+        self._services.metrics.answered(repeat.state.name, "exact", tokens.prompt, tokens.completion)
+        await exchange.reply(
+            b"%b%b%b%d%b" % (repeat.opening, request_id, repeat.middle, time.time(), repeat.rest),
+            [*repeat.headers, (b"x-carpool-cache-age", b"%d" % age_s)],
+        )
+        return True
+
+    def remember(
+        self,
+        exchange: Exchange,
+        state: ModelState,
+        body: bytes,
+        query: Query | None,
+        lookup: Lookup,
+        tokens: Tokens,
+        reply: bytes,
+    ) -> None:
+        """Note what a body led to. `reply` is its reply, encoded."""
+        if (
+            query is None
+            or lookup.entry is None
+            or len(reply) > _MAX_REPLY_BYTES
+            or exchange.header(b"cache-control") is not None
+        ):
+            return
+        key = _key(exchange, body)
+        opening, middle, rest = _apart(reply, exchange.call.request_id.encode())
+        headers = [*JSON, *(each for each in cache_headers(lookup) if each[0] != b"x-carpool-cache-age")]
+        self._repeats[key] = Repeat(query, lookup.entry, state, headers, tokens, opening, middle, rest)
+        if len(self._repeats) > _MAX_REPEATS:
+            self._repeats.popitem(last=False)
+
+    def _same_model(self, repeat: Repeat) -> bool:
+        """Whether the body would still lead to the same model, in the same mode of the cache."""
+        try:
+            state = self._services.client.resolve(repeat.state.name)
+        except ModelNotFound:
+            return False
+        return (state.reference, state.cache) == (repeat.state.reference, repeat.state.cache)
+
+
+def _key(exchange: Exchange, body: bytes) -> _Key:
+    return exchange.call.tenant, exchange.call.key, sha256(body).digest()
+
+
+def _apart(reply: bytes, request_id: bytes) -> tuple[bytes, bytes, bytes]:
+    """What stands before, between and after the id and the time of a reply.
+
+    A reply begins `{"id":"chatcmpl-<request id>","object":"chat.completion","created":<seconds>,`; neither
+    has a quotation mark or a comma in it.
+    """
+    id_end = reply.index(b'"', len(b'{"id":"'))
+    time_begin = reply.index(b'"created":', id_end) + len(b'"created":')
+    return reply[: id_end - len(request_id)], reply[id_end:time_begin], reply[reply.index(b",", time_begin) :]

@@ -1,0 +1,113 @@
+"""Prompts from templates and swapped contexts, with the real embedder: none gets another one's answer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bench.cache_stream.templated import GROUPS
+from carpool.cache.config import CacheConfig, PolicyName
+from carpool.cache.memory import MemoryStore
+from carpool.cache.service import AnswerCache
+from carpool.encoders import SentenceTransformersConfig
+from carpool.models.open import open_checkpoint
+from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.openvino.encoder import OpenVinoEncoder
+from carpool.telemetry import Registry
+from tests.unit.cache.bag_of_words import Clock, answer, ask
+
+pytestmark = pytest.mark.model
+
+BOTH = pytest.mark.parametrize("policy", ["verified", "threshold"])
+
+
+class Embedder:
+    """The starter model, on the calling thread."""
+
+    def __init__(self, path: Path) -> None:
+        extra = SentenceTransformersConfig.read(path)
+        checkpoint = open_checkpoint(path)
+        self._tokenizer = Tokenizer.from_checkpoint(checkpoint)
+        self._encoder = OpenVinoEncoder(checkpoint, extra.pooling, num_threads=2, max_tokens=extra.max_tokens)
+
+    async def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        return np.concatenate([self._encoder.encode([self._tokenizer.encode(text)]) for text in texts])
+
+
+@pytest.fixture(scope="module")
+def embedder(minilm_path: Path) -> Embedder:
+    return Embedder(minilm_path)
+
+
+@asynccontextmanager
+async def running(embedder: Embedder, policy: PolicyName) -> AsyncIterator[AnswerCache]:
+    # A high bound on wrong hits: what these suites rule out must not depend on a cautious level.
+    config = CacheConfig(policy=policy, max_wrong=0.1, lookup_budget_ms=60_000)
+    async with AnswerCache(
+        config, embed=embedder, store=MemoryStore(), registry=Registry(), clock=Clock()
+    ) as cache:
+        yield cache
+
+
+async def answered(cache: AnswerCache, prompt: str, **fields: Any) -> str:
+    """Whose answer a prompt gets: its own, if it has to be generated."""
+    lookup = await cache.lookup(ask(prompt, config=cache.config, **fields))
+    if lookup.lead is not None:
+        lookup.lead.complete(answer(prompt))
+        await cache.flush()
+        return prompt
+    assert lookup.answer is not None
+    return lookup.answer.text
+
+
+@BOTH
+@pytest.mark.parametrize("group", GROUPS)
+async def test_no_prompt_of_a_template_gets_the_answer_of_another(
+    embedder: Embedder, policy: PolicyName, group: str
+) -> None:
+    async with running(embedder, policy) as cache:
+        wrong = [
+            (prompt, got) for prompt in GROUPS[group] if (got := await answered(cache, prompt)) != prompt
+        ]
+    assert wrong == []
+
+
+CONTEXTS = (
+    ("I have a cat.", "What does my pet eat?"),
+    ("I have a parrot.", "What does my pet eat?"),
+    ("Let us talk about Oslo.", "How many people live in the city?"),
+    ("Let us talk about Bergen.", "How many people live in the city?"),
+    ("My code is in Python.", "How do I sort the list in my code?"),
+    ("My code is in Rust.", "How do I sort the list in my code?"),
+)
+
+
+@BOTH
+@pytest.mark.parametrize("role", ["system", "user"])
+async def test_the_same_question_in_another_context_is_another_question(
+    embedder: Embedder, policy: PolicyName, role: str
+) -> None:
+    async with running(embedder, policy) as cache:
+        for context, question in CONTEXTS:
+            earlier = [{"role": role, "content": context}]
+            lookup = await cache.lookup(ask(question, config=cache.config, earlier=earlier))
+            assert lookup.lead is not None, (context, question)
+            lookup.lead.complete(answer(context))
+            await cache.flush()
+            again = await cache.lookup(ask(question, config=cache.config, earlier=earlier))
+            assert again.answer is not None
+            assert again.answer.text == context
+
+
+@BOTH
+async def test_a_question_in_other_words_is_served_nevertheless(
+    embedder: Embedder, policy: PolicyName
+) -> None:
+    async with running(embedder, policy) as cache:
+        asked = "What is the largest planet of our solar system?"
+        assert await answered(cache, asked) == asked
+        assert await answered(cache, "Which is the largest planet in our solar system?") == asked
