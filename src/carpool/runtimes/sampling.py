@@ -1,23 +1,22 @@
 """Drawing the next tokens from logits on the host.
 
 Every draw is a function of one row of logits, its sample and the sample's own random stream, so it does not
-depend on what else is in the batch. Rows are processed one by one: a row of 50,000 logits stays in the core's
-cache through all passes over it. The passes are what costs, so there are few: no vocabulary is sorted, and
-where only some tokens can be drawn, exponentials are taken of those only.
+depend on what else is in the batch. What costs is passes over rows of 50,000 logits and calls for each row,
+so there are few of either: no vocabulary is sorted, rows are looked at together, and where only some tokens
+can be drawn, exponentials are taken of those only. A runtime may bring its own `Exponentials`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carpool.runtimes.decoder import Sample, SamplingParams, StepResult, TokenLogprobs
+from carpool.runtimes.selection import above, drawn, drawn_from_long, largest, rows_of, strand_maxima
 
-_STRAND = 64
-"""Elements of a row that are first looked at together."""
-_FEW = 4096
-"""Weights that are summed up one after the other."""
+_GROUP = 32
+"""Rows that are drawn from together; their logits and weights should stay in the processor's caches."""
 _SMALL_NUCLEI = (32, 256)
 """Tokens among which a top_p nucleus is looked for, before it is looked for among all."""
 _NEGLIGIBLE = 30.0
@@ -30,111 +29,179 @@ _LOWEST_TEMPERATURE = 1e-5
 Floats = NDArray[np.float32]
 Ids = NDArray[np.intp]
 
+Exponentials = Callable[[Floats, Floats], Floats]
+"""Logits [n, vocab_size] and a factor for each row [n] to exp((logits - the row's largest) * factor), float32
+[n, vocab_size]. A row's weights do not depend on the other rows. The next call may overwrite the result."""
 
-def sample(logits: Floats, samples: Sequence[Sample]) -> StepResult:
+
+def exponentials(logits: Floats, factors: Floats) -> Floats:
+    """See `Exponentials`."""
+    weights: Floats = logits - logits.max(axis=1, keepdims=True)
+    weights *= factors[:, None]
+    np.exp(weights, out=weights)
+    return weights
+
+
+def sample(logits: Floats, samples: Sequence[Sample], weigh: Exponentials = exponentials) -> StepResult:
     """Draw one token for each row of logits [len(samples), vocab_size], which are not changed.
 
     Raises `ValueError` for a grammar mask that allows no token.
     """
-    token_ids = []
-    scratch = np.empty(
-        (2, logits.shape[1]), np.float32
-    )  # new memory for each row would cost more than a pass
-    for i, each in enumerate(samples):
-        ids, row = None, logits[i]
-        if not _takes_logits_as_they_are(each):
-            ids, row = processed(row, each, scratch[0])
-        position = int(row.argmax()) if each.params.temperature == 0 else _draw(row, each, scratch[1])
-        token_ids.append(position if ids is None else int(ids[position]))
-    logprobs = [
-        None
-        if each.params.top_logprobs is None
-        else token_logprobs(logits[i], token_ids[i], each.params.top_logprobs, scratch[1])
-        for i, each in enumerate(samples)
-    ]
+    token_ids: list[int] = []
+    logprobs: list[TokenLogprobs | None] = []
+    for begin in range(0, len(samples), _GROUP):
+        rows, group = logits[begin : begin + _GROUP], samples[begin : begin + _GROUP]
+        token_ids += _draw_group(rows, group, weigh)
+        logprobs += _logprobs(rows, group, token_ids[begin:], weigh)
     return StepResult(token_ids, logprobs)
 
 
-def token_logprobs(row: Floats, token_id: int, top: int, scratch: Floats | None = None) -> TokenLogprobs:
-    """The logprob of a token and those of the `top` likeliest, from unprocessed logits [vocab_size]."""
-    maxima = _reduce_strands(np.maximum, row)
-    highest = maxima.max()
-    weights = np.subtract(row, highest, out=scratch)
-    np.exp(weights, out=weights)
-    log_total = float(highest) + math.log(weights.sum())  # summed pairwise, so float32 is enough
-    likeliest = largest(row, top, maxima)
-    return TokenLogprobs(
-        float(row[token_id]) - log_total, [(int(i), float(row[i]) - log_total) for i in likeliest]
-    )
+def _draw_group(logits: Floats, samples: Sequence[Sample], weigh: Exponentials) -> list[int]:
+    if all(map(_takes_logits_as_they_are, samples)):
+        return _draw(logits, samples, weigh)
+    changed = np.empty_like(logits)
+    found = [0] * len(samples)
+    others: list[int] = []  # rows with all tokens, drawn from together
+    for i, each in enumerate(samples):
+        if _takes_logits_as_they_are(each):
+            changed[len(others)] = logits[i]
+            others.append(i)
+            continue
+        ids, row = processed(logits[i], each, changed[len(others)])
+        if ids is None:
+            others.append(i)
+        else:
+            found[i] = int(ids[_draw(row[None, :], [each], exponentials)[0]])
+    places = _draw(changed[: len(others)], [samples[i] for i in others], weigh)
+    for i, place in zip(others, places, strict=True):
+        found[i] = place
+    return found
+
+
+def _draw(rows: Floats, samples: Sequence[Sample], weigh: Exponentials) -> list[int]:
+    """A place in each row of processed logits."""
+    found = [0] * len(samples)
+    unlimited: list[int] = []
+    limited: list[int] = []
+    for i, each in enumerate(samples):
+        if each.params.temperature == 0:
+            found[i] = int(rows[i].argmax())
+        else:
+            (unlimited if _takes_all(each.params, rows.shape[1]) else limited).append(i)
+    fractions = [uniform(each.params.seed, len(each.output_ids)) for each in samples]
+    if unlimited:
+        factors = np.array([_factor(samples[i].params) for i in unlimited], np.float32)
+        places = drawn_from_long(weigh(rows_of(rows, unlimited), factors), [fractions[i] for i in unlimited])
+        for i, place in zip(unlimited, places, strict=True):
+            found[i] = place
+    if limited:
+        left = candidates(rows_of(rows, limited), [samples[i].params for i in limited], weigh)
+        for i, (ids, weights) in zip(limited, left, strict=True):
+            found[i] = int(ids[drawn(weights, fractions[i])])
+    return found
+
+
+def _logprobs(
+    logits: Floats, samples: Sequence[Sample], token_ids: Sequence[int], weigh: Exponentials
+) -> list[TokenLogprobs | None]:
+    found: list[TokenLogprobs | None] = [None] * len(samples)
+    asked = [i for i, each in enumerate(samples) if each.params.top_logprobs is not None]
+    if asked:
+        tops = [samples[i].params.top_logprobs or 0 for i in asked]
+        of_asked = token_logprobs(rows_of(logits, asked), [token_ids[i] for i in asked], tops, weigh)
+        for i, logprobs in zip(asked, of_asked, strict=True):
+            found[i] = logprobs
+    return found
+
+
+def token_logprobs(
+    rows: Floats, token_ids: Sequence[int], tops: Sequence[int], weigh: Exponentials = exponentials
+) -> list[TokenLogprobs]:
+    """For each row of unprocessed logits the logprob of a token and those of its `tops[i]` likeliest."""
+    maxima = strand_maxima(rows)
+    totals = weigh(rows, np.ones(len(rows), np.float32)).sum(axis=1)  # pairwise, so float32 is enough
+    found = []
+    for row, token_id, highest, total, likeliest in zip(
+        rows, token_ids, maxima.max(axis=1), totals, largest(rows, tops, maxima), strict=True
+    ):
+        log_total = float(highest) + math.log(total)
+        top = [(int(i), float(row[i]) - log_total) for i in likeliest]
+        found.append(TokenLogprobs(float(row[token_id]) - log_total, top))
+    return found
 
 
 def candidates(
-    row: Floats, params: SamplingParams, scratch: Floats | None = None
-) -> tuple[Ids | None, Floats]:
-    """The tokens that temperature, top_k, top_p and min_p leave, and their weights, which need not sum to 1.
+    rows: Floats, params: Sequence[SamplingParams], weigh: Exponentials = exponentials
+) -> list[tuple[Ids, Floats]]:
+    """For each row the tokens that temperature, top_k, top_p and min_p leave, and their weights.
 
-    Applied in this order, as Hugging Face does: top_p counts the mass of what top_k left. `row` holds
-    processed logits [vocab_size]; the temperature is above 0. None stands for all ids. Tokens whose mass is
-    lost in rounding may be left out. The weights may be in `scratch`, of the size of a row.
+    Applied in this order, as Hugging Face does: top_p counts the mass of what top_k left. `rows` are
+    processed logits [n, vocab_size]; temperatures are above 0. Weights need not sum to 1. Tokens whose mass
+    is lost in rounding may be left out.
     """
-    temperature = max(params.temperature, _LOWEST_TEMPERATURE)
-    maxima = _reduce_strands(np.maximum, row)
-    highest = maxima.max()
-    ids: Ids | None = None
-    if 0 < params.top_k < len(row):
-        ids = largest(row, params.top_k, maxima)
-    else:
-        # With top_p all mass counts. The 1 leaves room for rounding: min_p itself is applied at the end.
-        depth = _NEGLIGIBLE if params.min_p == 0 or params.top_p < 1 else 1 - math.log(params.min_p)
-        if depth * temperature < _NEGLIGIBLE * _NARROW:
-            ids = _above(row, maxima, highest - np.float32(depth * temperature))
-    weights = np.subtract(row, highest, out=scratch) if ids is None else row[ids] - highest
-    if temperature != 1:
-        weights *= np.float32(1 / temperature)
-    np.exp(weights, out=weights)
-    if params.top_p < 1:
-        nucleus = (
-            _nucleus(row, weights, params.top_p, maxima)
-            if ids is None
-            else _nucleus(weights, weights, params.top_p, _reduce_strands(np.maximum, weights))
-        )
-        ids, weights = nucleus if ids is None else ids[nucleus], weights[nucleus]
-    if params.min_p > 0:  # the highest weight is 1
-        likely = np.flatnonzero(weights >= params.min_p)
-        ids, weights = likely if ids is None else ids[likely], weights[likely]
-    return ids, weights
+    maxima = strand_maxima(rows)
+    found: list[tuple[Ids, Floats]] = [_NOTHING] * len(rows)
+    weighed = [i for i, each in enumerate(params) if _weighs_all(each, rows.shape[1])]
+    picked = [i for i in range(len(rows)) if i not in weighed]
+    if weighed:
+        factors = np.array([_factor(params[i]) for i in weighed], np.float32)
+        weights = weigh(rows_of(rows, weighed), factors)
+        shares = [params[i].top_p for i in weighed]
+        nuclei = _nuclei(rows_of(rows, weighed), weights, shares, rows_of(maxima, weighed))
+        for i, row, ids in zip(weighed, weights, nuclei, strict=True):
+            found[i] = ids, row[ids]
+    if picked:
+        left = _pick(rows_of(rows, picked), [params[i] for i in picked], rows_of(maxima, picked))
+        for i, (ids, of_ids) in zip(picked, left, strict=True):
+            inside = _nucleus(of_ids, params[i].top_p)
+            found[i] = ids[inside], of_ids[inside]
+    for i, (ids, of_ids) in enumerate(found):
+        if params[i].min_p > 0:  # the highest weight is 1
+            likely = of_ids >= params[i].min_p
+            found[i] = ids[likely], of_ids[likely]
+    return found
 
 
-def largest(row: Floats, count: int, maxima: Floats | None = None) -> Ids:
-    """Indices of the `count` largest elements, largest first, the lower index first where two are equal.
-
-    The count-th largest of the strands' maxima, which may be given, is a floor under the count-th largest
-    element, so only elements above it are sorted.
-    """
-    if count == 0:
-        return np.empty(0, np.intp)
-    if maxima is None:
-        maxima = _reduce_strands(np.maximum, row)
-    if count > len(maxima):
-        return np.argsort(-row, kind="stable")[:count]
-    above = _above(row, maxima, np.partition(maxima, len(maxima) - count)[len(maxima) - count])
-    order: Ids = above[np.argsort(-row[above], kind="stable")[:count]]
-    return order
+_NOTHING = (np.empty(0, np.intp), np.empty(0, np.float32))
 
 
-def _above(row: Floats, maxima: Floats, floor: np.float32) -> Ids:
-    """Indices of the elements not below a floor, in order. Searches only the strands that have some."""
-    strands = len(row) // _STRAND
-    columns = np.flatnonzero(maxima[:strands] >= floor)
-    if 4 * len(columns) >= strands or not len(columns):
-        return np.flatnonzero(row >= floor)
-    even = strands * _STRAND
-    searched = row[:even].reshape(_STRAND, strands).take(columns, axis=1)
-    places, found = np.divmod(np.flatnonzero(searched >= floor), len(columns))
-    above = places * strands + columns[found]  # in the order of the row, because places are
-    if even < len(row):
-        above = np.concatenate([above, even + np.flatnonzero(row[even:] >= floor)])
-    return above
+def _pick(rows: Floats, params: Sequence[SamplingParams], maxima: Floats) -> list[tuple[Ids, Floats]]:
+    """The tokens that top_k leaves, or without it those that are not negligible, with their weights."""
+    size = rows.shape[1]
+    highest = maxima.max(axis=1)
+    found: list[tuple[Ids, Floats]] = [_NOTHING] * len(rows)
+    by_rank = [i for i, each in enumerate(params) if 0 < each.top_k < size]
+    by_depth = [i for i in range(len(rows)) if i not in by_rank]
+    ids: list[Ids] = []
+    if by_rank:
+        ids += largest(rows_of(rows, by_rank), [params[i].top_k for i in by_rank], rows_of(maxima, by_rank))
+    if by_depth:
+        depths = np.array([_depth(params[i]) for i in by_depth], np.float32)
+        ids += above(rows_of(rows, by_depth), highest[by_depth] - depths)
+    for i, chosen in zip([*by_rank, *by_depth], ids, strict=True):
+        found[i] = chosen, np.exp((rows[i, chosen] - highest[i]) * np.float32(_factor(params[i])))
+    return found
+
+
+def _takes_all(params: SamplingParams, size: int) -> bool:
+    """Whether every token can be drawn."""
+    return params.top_p == 1 and params.min_p == 0 and _weighs_all(params, size)
+
+
+def _weighs_all(params: SamplingParams, size: int) -> bool:
+    """Whether the exponentials of all logits are needed."""
+    return not 0 < params.top_k < size and _depth(params) >= _NEGLIGIBLE * _NARROW
+
+
+def _depth(params: SamplingParams) -> float:
+    """How far below the largest logit the mass is negligible, or below min_p if that is all that counts."""
+    # With top_p all mass counts. The 1 leaves room for rounding: min_p itself is applied at the end.
+    depth = _NEGLIGIBLE if params.min_p == 0 or params.top_p < 1 else 1 - math.log(params.min_p)
+    return depth / _factor(params)
+
+
+def _factor(params: SamplingParams) -> float:
+    return 1 / max(params.temperature, _LOWEST_TEMPERATURE)
 
 
 def uniform(seed: int, index: int) -> float:
@@ -163,12 +230,6 @@ def _takes_logits_as_they_are(each: Sample) -> bool:
         and not each.banned_ids
         and each.allowed is None
     )
-
-
-def _draw(row: Floats, each: Sample, scratch: Floats) -> int:
-    ids, weights = candidates(row, each.params, scratch[: len(row)])
-    position = _at(weights, uniform(each.params.seed, len(each.output_ids)))
-    return position if ids is None else int(ids[position])
 
 
 def processed(row: Floats, each: Sample, scratch: Floats | None = None) -> tuple[Ids | None, Floats]:
@@ -212,62 +273,41 @@ def processed(row: Floats, each: Sample, scratch: Floats | None = None) -> tuple
     return ids, row
 
 
-def _nucleus(keys: Floats, weights: Floats, share: float, maxima: Floats) -> Ids:
-    """Indices of the fewest weights that make up `share` of their sum: the largest ones.
+def _nuclei(rows: Floats, weights: Floats, shares: Sequence[float], maxima: Floats) -> list[Ids]:
+    """For each row the fewest tokens whose weights make up that share of their sum: the likeliest ones.
 
-    `keys` order as the weights do; `maxima` are those of their strands. Most nuclei are among the first few.
-    For the others the values alone are sorted, which vector instructions do much faster than to sort places,
-    and the smallest one that is needed is the floor.
+    Most nuclei are among the first few.
     """
-    total = float(weights.sum())
-    mass = share * total
+    masses = np.array(shares) * weights.sum(axis=1)
+    found: dict[int, Ids] = {}
     for count in _SMALL_NUCLEI:
-        if count < len(maxima):
-            first = largest(keys, count, maxima)
-            reached = np.cumsum(weights[first], dtype=np.float64)
-            if reached[-1] >= mass:
-                return first[: np.searchsorted(reached, mass) + 1]
+        wide = [i for i, share in enumerate(shares) if i not in found and share < 1]
+        if not wide or count > maxima.shape[1]:
+            break
+        likeliest = largest(rows, [count if i in wide else 0 for i in range(len(rows))], maxima)
+        for i in wide:
+            first = likeliest[i]
+            reached = np.cumsum(weights[i, first], dtype=np.float64)
+            if reached[-1] >= masses[i]:
+                found[i] = first[: np.searchsorted(reached, masses[i]) + 1]
+    return [found[i] if i in found else _nucleus(weights[i], shares[i]) for i in range(len(rows))]
+
+
+def _nucleus(weights: Floats, share: float) -> Ids:
+    """The same for one row of any length.
+
+    The values alone are sorted, which vector instructions do much faster than to sort places, and the
+    smallest one that is needed is the floor.
+    """
+    if share == 1:
+        return np.arange(len(weights))
+    total = float(weights.sum())
     # All weights below this floor together are less than the rest that is left out.
     large = np.flatnonzero(weights >= (1 - share) * total / len(weights))
     descending = np.sort(weights[large])[::-1]
-    size = min(int(np.searchsorted(np.cumsum(descending, dtype=np.float64), mass)), len(large) - 1) + 1
+    reached = np.cumsum(descending, dtype=np.float64)
+    size = min(int(np.searchsorted(reached, share * total)), len(large) - 1) + 1
     inside = large[weights[large] >= descending[size - 1]]
     equal = np.flatnonzero(weights[inside] == descending[size - 1])
     kept: Ids = np.delete(inside, equal[len(equal) - (len(inside) - size) :])  # the first ones of the equal
     return kept
-
-
-def _at(weights: Floats, fraction: float) -> int:
-    """The index where the running sum of weights first exceeds `fraction` of their sum; its weight is not 0.
-
-    The inverse of the distribution function. Where there are many weights they are in the order of their
-    strands: looks up the strand first, then the place in it.
-    """
-    if len(weights) <= _FEW:
-        reached = np.cumsum(weights, dtype=np.float64)
-        target = min(fraction * reached[-1], np.nextafter(reached[-1], 0))
-        return int(np.searchsorted(reached, target, side="right"))
-    reached = np.cumsum(_reduce_strands(np.add, weights), dtype=np.float64)
-    target = min(fraction * reached[-1], np.nextafter(reached[-1], 0))
-    strand = int(np.searchsorted(reached, target, side="right"))
-    strands = len(weights) // _STRAND
-    if strand >= strands:
-        return strands * _STRAND + strand - strands
-    before = reached[strand - 1] if strand else 0.0
-    within = weights[strand : strands * _STRAND : strands]
-    place = int(np.searchsorted(np.cumsum(within, dtype=np.float64), target - before, side="right"))
-    if place == _STRAND:  # rounding: the strand's own sum was a trifle larger
-        place = int(np.flatnonzero(within)[-1])
-    return strand + place * strands
-
-
-def _reduce_strands(operation: np.ufunc, row: Floats) -> Floats:
-    """`operation` over each strand: every n-th element, where n is the number of strands of 64 in the row.
-
-    The elements left over come after, each as a strand of its own. Strands run across the row because columns
-    are what NumPy reduces with vector instructions.
-    """
-    strands = len(row) // _STRAND
-    even = strands * _STRAND
-    reduced: Floats = operation.reduce(row[:even].reshape(_STRAND, strands), axis=0)
-    return np.concatenate([reduced, row[even:]])

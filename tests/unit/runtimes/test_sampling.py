@@ -13,7 +13,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from carpool.runtimes.decoder import Sample, SamplingParams
-from carpool.runtimes.sampling import candidates, largest, processed, sample, token_logprobs, uniform
+from carpool.runtimes.sampling import candidates, processed, sample, token_logprobs, uniform
+from carpool.runtimes.selection import largest, strand_maxima
 
 VOCAB_SIZES = st.sampled_from([1, 2, 63, 64, 65, 1500])
 Floats = NDArray[np.float32]
@@ -64,10 +65,9 @@ def reachable(distribution: dict[int, float]) -> set[int]:
 @given(rows(), PARAMS)
 @settings(deadline=None, max_examples=300)
 def test_the_candidates_are_those_of_the_definition(row: Floats, params: SamplingParams) -> None:
-    ids, weights = candidates(row, params)
-    tokens = range(len(row)) if ids is None else ids.tolist()
+    [(ids, weights)] = candidates(row[None], [params])
     total = float(weights.sum(dtype=np.float64))
-    found = {token: float(weight) / total for token, weight in zip(tokens, weights, strict=True)}
+    found = {token: float(weight) / total for token, weight in zip(ids.tolist(), weights, strict=True)}
     expected = naive_distribution(row, params)
     shorter, longer = sorted((reachable(found), reachable(expected)), key=len)
     assert shorter <= longer
@@ -80,7 +80,8 @@ def test_the_candidates_are_those_of_the_definition(row: Floats, params: Samplin
 @given(rows(), st.sampled_from([0, 1, 3, 64, 600]))
 @settings(deadline=None)
 def test_largest_sorts_the_beginning_stably(row: Floats, count: int) -> None:
-    assert largest(row, count).tolist() == np.argsort(-row, kind="stable")[:count].tolist()
+    [found] = largest(row[None], [count], strand_maxima(row[None]))
+    assert found.tolist() == np.argsort(-row, kind="stable")[:count].tolist()
 
 
 def draws(row: Floats, params: SamplingParams, count: int) -> Counter[int]:
@@ -173,7 +174,7 @@ def test_a_grammar_that_allows_nothing_is_an_error() -> None:
 @settings(deadline=None)
 def test_logprobs_are_those_of_the_unprocessed_logits(row: Floats, top: int) -> None:
     expected = row - row.max() - np.log(np.exp(row.astype(np.float64) - row.max()).sum())
-    found = token_logprobs(row, len(row) - 1, top)
+    [found] = token_logprobs(row[None], [len(row) - 1], [top])
     assert found.logprob == pytest.approx(expected[-1], abs=1e-4)
     assert [token for token, _ in found.top] == np.argsort(-row, kind="stable")[:top].tolist()
     assert all(logprob == pytest.approx(expected[token], abs=1e-4) for token, logprob in found.top)
@@ -248,8 +249,7 @@ def test_draws_under_a_grammar_follow_its_distribution(keep: list[int]) -> None:
 def test_a_wide_nucleus_is_found_too(share: float) -> None:
     """Thousands of tokens, some of them equal: far beyond the nuclei that are looked for first."""
     row = np.round(np.random.default_rng(2).normal(0, 0.5, 20_000), 2).astype(np.float32)
-    ids, weights = candidates(row, SamplingParams(top_p=share))
-    assert ids is not None
+    [(ids, weights)] = candidates(row[None], [SamplingParams(top_p=share)])
     expected = naive_distribution(row, SamplingParams(top_p=share))
     assert len(ids) > 1000
     assert abs(len(ids) - len(expected)) <= 20

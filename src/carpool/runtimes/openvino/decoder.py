@@ -14,6 +14,7 @@ from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBa
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
 from carpool.runtimes.openvino.device import Precision, compile_model, default_precision
+from carpool.runtimes.openvino.exponentials import GraphExponentials
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
 from carpool.runtimes.openvino.llama import Llama
@@ -21,7 +22,7 @@ from carpool.runtimes.openvino.mistral import Mistral
 from carpool.runtimes.openvino.padding import without_lone_row
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
-from carpool.runtimes.sampling import sample
+from carpool.runtimes.sampling import Exponentials, sample
 from carpool.runtimes.step_check import check_batch
 
 OnProgress = Callable[[str, float], object]
@@ -76,6 +77,7 @@ def load_decoder(
         vocab_size=graph.vocab_size,
         context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
+        weigh=GraphExponentials(graph.vocab_size, num_threads=num_threads),
     )
     report("ready", 1.0)
     return decoder
@@ -128,7 +130,9 @@ class OpenVinoDecoder:
         vocab_size: int,
         context_length: int,
         kv_cache_bytes: int,
+        weigh: Exponentials,
     ) -> None:
+        self._weigh = weigh
         self.weights = weights
         """How they are held; never AUTO."""
         caches = [port for port in compiled.inputs if "_cache." in port.any_name]
@@ -185,7 +189,7 @@ class OpenVinoDecoder:
         for name, array in inputs.items():
             self._request.set_tensor(name, ov.Tensor(np.asarray(array)))
         self._request.start_async()
-        self._last = _Step(self._request, samples)
+        self._last = _Step(self._request, samples, self._weigh)
         return self._last
 
     def close(self) -> None:
@@ -207,8 +211,9 @@ class OpenVinoDecoder:
 class _Step:
     """A step of the inference request; implements `StepHandle`."""
 
-    def __init__(self, request: ov.InferRequest, samples: Sequence[Sample]) -> None:
+    def __init__(self, request: ov.InferRequest, samples: Sequence[Sample], weigh: Exponentials) -> None:
         self._request = request
+        self._weigh = weigh
         self._samples = samples
         self._outcome: StepResult | Exception | None = None
 
@@ -218,7 +223,7 @@ class _Step:
             try:
                 self._request.wait()
                 logits = self._request.get_output_tensor(0).data
-                self._outcome = sample(logits[: len(self._samples)], self._samples)
+                self._outcome = sample(logits[: len(self._samples)], self._samples, self._weigh)
             except Exception as error:
                 self._outcome = error
         return self._outcome
