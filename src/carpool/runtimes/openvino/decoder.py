@@ -96,7 +96,9 @@ def _choose_weights(stored: TensorFormat) -> WeightFormat:
     match stored:
         case TensorFormat.Q4_0 | TensorFormat.Q4_1:
             return WeightFormat.INT4
-        case TensorFormat.F32 | TensorFormat.F16 | TensorFormat.BF16:
+        case TensorFormat.BF16:
+            return WeightFormat.BF16
+        case TensorFormat.F32 | TensorFormat.F16:
             return WeightFormat.BF16 if default_precision() == "bf16" else WeightFormat.F32
         case _:
             return WeightFormat.INT8

@@ -14,6 +14,7 @@ from carpool.models.checkpoint import Tensor, TensorFormat
 from carpool.models.dequantize import dequantize
 from carpool.runtimes.openvino.blocks import ints
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import default_precision
 
 GROUP = 32
 """Elements that share a scale in 4-bit matrices and in ggml's blocks."""
@@ -53,13 +54,21 @@ def matrix(tensor: Tensor, weights: WeightFormat) -> ov.Node:
     values = groups.values().reshape(tensor.shape) if groups is not None else dequantize(tensor)
     match weights:
         case WeightFormat.BF16:
-            return ops.convert(_constant(_round_to_bf16(values), values.shape, ov.Type.bf16), "f32")
+            node = ops.convert(_constant(_round_to_bf16(values), values.shape, ov.Type.bf16), "f32")
+            if default_precision() == "f32":
+                node.get_rt_info()[_HELD_AS_STORED] = True
+            return node
         case WeightFormat.INT4 if tensor.shape[1] % GROUP == 0:
             return _round_to_groups(values).node()
         case WeightFormat.INT8 | WeightFormat.INT4:
             return _int8_rows(values)
         case _:
             return ops.constant(values)
+
+
+_HELD_AS_STORED = "decompression_0"
+"""The mark, known from model files, of a conversion that the plugin does at each use. Without it bf16 weights
+are held in f32 where that is computed in: a step of one stream reads twice the bytes."""
 
 
 @dataclass(frozen=True, slots=True)
