@@ -105,8 +105,8 @@ class AcceptancePolicy:
         return self._in_force[key]
 
     def all(self) -> dict[tuple[str, str], Acceptance]:
-        """What is in force wherever a verdict was given."""
-        return {key: self.acceptance(*key) for key in self._tallies}
+        """What is in force wherever it was asked for or a verdict was given."""
+        return {key: self.acceptance(*key) for key in sorted({*self._tallies, *self._in_force})}
 
     def _decide(self, tallies: Mapping[str, _Tally]) -> Acceptance:
         start = next(

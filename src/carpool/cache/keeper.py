@@ -1,12 +1,14 @@
 """Lets the store follow the catalogue, and the catalogue what others do to a shared store."""
 
 import asyncio
+import heapq
+import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from carpool.cache.catalogue import Catalogue
+from carpool.cache.catalogue import Catalogue, Kept
 from carpool.cache.config import CacheConfig
 from carpool.cache.entry import Entry, Record
 from carpool.cache.index import Vector
@@ -44,7 +46,10 @@ class Keeper:
         self._store = store
         self._tasks: set[asyncio.Task[Any]] = set()
         self._writes: set[asyncio.Future[None]] = set()
-        self._up = True
+        self._undeleted: set[bytes] = set()
+        """Invalidated entries that the store would not let go of."""
+        self.store_up = True
+        """Whether the store took the last change."""
         self._entries_gauge = registry.gauge("carpool_cache_entries", "Stored answers")
         self._bytes_gauge = registry.gauge("carpool_cache_bytes", "Memory of the stored answers")
         self._up_gauge = registry.gauge(
@@ -95,22 +100,40 @@ class Keeper:
         if expired := self.catalogue.expire():
             self.dropped(expired, "expired")
 
-    async def select(self, selector: Selector) -> list[bytes]:
-        """The digests of the selected entries; others get the event loop meanwhile."""
-        now, selected = self._clock(), []
+    async def select(self, selector: Selector) -> AsyncIterator[Kept]:
+        """The selected entries, in no order; others get the event loop meanwhile."""
+        now = self._clock()
         for i, key in enumerate(self.catalogue.keys()):
-            entry = self.catalogue.get(key)
-            if entry is not None and selector.matches(entry, now):
-                selected.append(key)
+            kept = self.catalogue.kept(key)
+            if kept is not None and selector.matches(kept.entry, now):
+                yield kept
             if i % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-        return selected
+
+    async def newest(self, selector: Selector, limit: int) -> list[Kept]:
+        """The selected entries that were answered last, newest first."""
+        found: list[tuple[float, int, Kept]] = []
+        order = itertools.count()
+        async for kept in self.select(selector):
+            heapq.heappush(found, (kept.entry.created, next(order), kept))
+            if len(found) > limit:
+                heapq.heappop(found)
+        return [kept for _, _, kept in sorted(found, reverse=True)]
 
     async def invalidate(self, keys: Sequence[bytes]) -> None:
-        """Drop entries, from the store as well. Raises `OSError` if the store cannot be written."""
+        """Drop entries, from the store as well, with those that it would not let go of before.
+
+        Raises `OSError` if the store cannot be written; they are gone from memory all the same.
+        """
         self.catalogue.remove(keys)
+        # What was answered anew since then is not meant.
+        again = [key for key in self._undeleted if self.catalogue.get(key) is None]
+        self._undeleted = {*again, *keys}
         if deleted := self.dropped(keys, "invalidated"):
             await deleted
+        if again:
+            await self._watch(self._store.delete(again))
+        self._undeleted.difference_update(keys, again)
 
     def dropped(self, keys: Sequence[bytes], reason: str) -> "asyncio.Future[None] | None":
         """Let the gauges and the store follow the catalogue, which has dropped these keys."""
@@ -153,12 +176,12 @@ class Keeper:
 
     def reachable(self, error: Exception | None) -> None:
         """See `Listener`. Told once, however many changes fail."""
-        if error is not None and self._up:
+        if error is not None and self.store_up:
             _log.error("cache: answers are kept in memory only: %s", error)
-        if error is None and not self._up:
+        if error is None and not self.store_up:
             _log.warning("cache: the store works again")
-        self._up = error is None
-        self._up_gauge.set(1 if self._up else 0)
+        self.store_up = error is None
+        self._up_gauge.set(1 if self.store_up else 0)
 
     async def _keep_vector(self, entry: Entry, embedding: Embedding) -> None:
         await asyncio.wait([embedding])

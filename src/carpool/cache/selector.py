@@ -15,8 +15,8 @@ class Selector:
     """Answered longer ago than this."""
     request_id: str | None = None
     """Answered to this request: what `x-carpool-cache-match` names."""
-    key: str | None = None
-    """With this exact digest, in hexadecimal digits."""
+    digest: str | None = None
+    """Of the exact request, in hexadecimal digits."""
 
     def matches(self, entry: Entry, now: float) -> bool:
         """Whether the entry is selected at this time, in Unix seconds."""
@@ -24,7 +24,7 @@ class Selector:
             self.tenant in (None, entry.tenant)
             and self.model in (None, entry.model)
             and (self.older_than_s is None or now - entry.created > self.older_than_s)
-            and (self.key is None or self.key == entry.exact.hex())
+            and (self.digest is None or self.digest == entry.exact.hex())
             # Last, as it decodes the answer.
             and (self.request_id is None or self.request_id == entry.answer.request_id)
         )

@@ -34,6 +34,8 @@ class CacheStats:
     """Entries that can be found by meaning."""
     size_bytes: int
     in_flight: int
+    lookups: dict[tuple[str, str], dict[str, int]]
+    """By tenant and model, then by outcome, since the start."""
 
 
 class AnswerCache:
@@ -117,7 +119,7 @@ class AnswerCache:
         began = time.perf_counter()
         lookup = await self._lookup(query, request_id, after)
         self._seconds.observe(time.perf_counter() - began, outcome=lookup.outcome)
-        self._lookups.add(outcome=lookup.outcome, model=query.model)
+        self._lookups.add(outcome=lookup.outcome, tenant=query.tenant, model=query.model)
         return lookup
 
     def repeat(self, query: Query, entry: Entry) -> float | None:
@@ -131,23 +133,35 @@ class AnswerCache:
             return None
         self._catalogue.touch(entry)
         self._seconds.observe(time.perf_counter() - began, outcome="exact")
-        self._lookups.add(outcome="exact", model=query.model)
-        return max(0.0, self._clock() - entry.created)
+        self._lookups.add(outcome="exact", tenant=query.tenant, model=query.model)
+        return self.age_s(entry.created)
 
     async def invalidate(self, selector: Selector, *, dry_run: bool = False) -> int:
         """Drop the selected entries and return how many there are. `dry_run`: only count them.
 
         When it returns they are gone from the store, too; raises `OSError` if the store cannot be written.
         """
-        keys = await self.keeper.select(selector)
+        keys = [kept.entry.exact async for kept in self.keeper.select(selector)]
         if not dry_run:
             await self.keeper.invalidate(keys)
         return len(keys)
 
     def stats(self) -> CacheStats:
         """What the cache holds now."""
+        self.keeper.expire()
+        lookups: dict[tuple[str, str], dict[str, int]] = {}
+        for series in self._lookups.series.values():
+            labels = dict(series.labels)
+            by_outcome = lookups.setdefault((labels["tenant"], labels["model"]), {})
+            by_outcome[labels["outcome"]] = int(series.value)
         catalogue = self._catalogue
-        return CacheStats(len(catalogue), catalogue.vectors, catalogue.size_bytes, len(self._in_flight))
+        return CacheStats(
+            len(catalogue), catalogue.vectors, catalogue.size_bytes, len(self._in_flight), lookups
+        )
+
+    def age_s(self, created: float) -> float:
+        """Seconds since a time in Unix seconds."""
+        return max(0.0, self._clock() - created)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -217,12 +231,11 @@ class AnswerCache:
         return Hit(entry.answer, similarity)
 
     def _hit(self, outcome: Outcome, hit: Hit, entry: Entry | None = None) -> Lookup:
-        age_s = max(0.0, self._clock() - hit.answer.created)
         return Lookup(
             outcome,
             answer=hit.answer,
             entry=entry,
             similarity=hit.similarity,
             match=hit.answer.request_id,
-            age_s=age_s,
+            age_s=self.age_s(hit.answer.created),
         )

@@ -18,6 +18,7 @@ from carpool.cache.service import AnswerCache
 from carpool.errors import CarpoolError, MethodNotAllowed, NotFound
 from carpool.gateway.admission import Admission
 from carpool.gateway.auth import Authentication, Scoped
+from carpool.gateway.cache_admin import CacheAdmin
 from carpool.gateway.call import Call
 from carpool.gateway.chat import ChatCompletions
 from carpool.gateway.completions import Completions
@@ -54,6 +55,7 @@ def create_app(
     )
     dashboard = Dashboard(services, drain)
     rerank = Rerank(services)
+    cache_admin = CacheAdmin(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -84,6 +86,12 @@ def create_app(
             _route("GET", "/metrics", _page(metrics_page(registry, client.snapshots)), "metrics"),
             _route("GET", "/dashboard", _page(dashboard.page), "metrics"),
             _route("GET", "/dashboard/feed", dashboard.feed, "metrics"),
+            _route("GET", "/admin/cache", _page(cache_admin.status), "admin"),
+            _route("GET", "/admin/cache/entries", _page(cache_admin.entries), "admin"),
+            _route("GET", "/admin/cache/export", cache_admin.export, "admin"),
+            _route("POST", "/admin/cache/invalidate", cache_admin.invalidate, "admin"),
+            _route("GET", "/admin/cache/audits", _page(cache_admin.audits), "admin"),
+            _route("POST", "/admin/cache/audits/{audit_id}", cache_admin.judge, "admin"),
             _route("GET", "/docs", _page(docs), None),
             _route("GET", "/openapi.json", _page(openapi), None),
         ],

@@ -5,6 +5,21 @@ from typing import Any
 import msgspec
 
 from carpool import __version__
+from carpool.gateway.cache_admin_reply import (
+    CachedAnswer,
+    CachedAnswers,
+    CacheStatus,
+    Invalidated,
+    Judged,
+    PendingAudits,
+)
+from carpool.gateway.cache_admin_schema import (
+    AuditQuery,
+    EntryQuery,
+    Invalidation,
+    Selection,
+    VerdictRequest,
+)
 from carpool.gateway.chat_reply import ChatChunk, ChatCompletion
 from carpool.gateway.chat_schema import ChatRequest
 from carpool.gateway.completion_reply import Completion
@@ -34,12 +49,19 @@ _STRUCTS = (
     Readiness,
     Model,
     ModelList,
+    CacheStatus,
+    CachedAnswers,
+    Invalidation,
+    Invalidated,
+    PendingAudits,
+    VerdictRequest,
+    Judged,
 )
 _ERRORS = {
     "400": "The body or a field of it is not valid.",
     "401": "No key, or one that is not known.",
     "403": "The key's scope does not cover this, or the host or origin is foreign.",
-    "404": "No such model.",
+    "404": "No such thing: a model, a cache, an audit.",
     "413": "The body is too large.",
     "429": "The key's own limit is reached.",
     "500": "The server failed.",
@@ -48,6 +70,7 @@ _ERRORS = {
 }
 _MODEL_ROUTE_ERRORS = tuple(_ERRORS)
 _PLAIN_ERRORS = ("401", "403", "500", "503")
+_ADMIN_ERRORS = ("400", "401", "403", "404", "413", "500", "503", "504")
 
 
 def openapi_document() -> dict[str, Any]:
@@ -78,6 +101,7 @@ def openapi_document() -> dict[str, Any]:
             "/metrics": {"get": _page("Metrics for Prometheus", "text/plain")},
             "/dashboard": {"get": _page("The live page", "text/html")},
             "/dashboard/feed": {"get": _page("The live page's numbers", "text/event-stream")},
+            **_cache_admin(),
         },
         "components": {
             "schemas": components,
@@ -148,6 +172,46 @@ def _get(
 def _readiness() -> dict[str, Any]:
     operation = _get("Whether every model is up, and how far each is", Readiness)
     operation["responses"]["503"] = _reply(Readiness, "Not every model is up.")
+    return operation
+
+
+def _cache_admin() -> dict[str, Any]:
+    """The routes of the answer cache, which ask for the scope `admin`."""
+    export = _admin("Stored answers, one JSON object a line", CachedAnswer, query=Selection)
+    ok = export["responses"]["200"]
+    ok["content"] = {"application/x-ndjson": ok["content"]["application/json"]}
+    judge = _admin("Give a verdict on a pending audit", Judged, body=VerdictRequest)
+    judge["parameters"] = [{"name": "audit_id", "in": "path", "required": True, "schema": {"type": "string"}}]
+    return {
+        "/admin/cache": {"get": _admin("What the cache holds, and how often it is wrong", CacheStatus)},
+        "/admin/cache/entries": {"get": _admin("The newest stored answers", CachedAnswers, query=EntryQuery)},
+        "/admin/cache/export": {"get": export},
+        "/admin/cache/invalidate": {"post": _admin("Drop stored answers", Invalidated, body=Invalidation)},
+        "/admin/cache/audits": {
+            "get": _admin("Judgements that wait for a verdict", PendingAudits, query=AuditQuery)
+        },
+        "/admin/cache/audits/{audit_id}": {"post": judge},
+    }
+
+
+def _admin(
+    summary: str,
+    reply: type[msgspec.Struct],
+    *,
+    body: type[msgspec.Struct] | None = None,
+    query: type[msgspec.Struct] | None = None,
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {"200": _reply(reply), **_errors(_ADMIN_ERRORS)},
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": _ref(body)}}
+    if query is not None:
+        properties = msgspec.json.schema(query)["$defs"][query.__name__]["properties"]
+        operation["parameters"] = [
+            {"name": name, "in": "query", "schema": schema} for name, schema in properties.items()
+        ]
     return operation
 
 

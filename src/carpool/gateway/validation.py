@@ -1,7 +1,8 @@
-"""Request bodies: JSON checked against a msgspec struct, whose annotations are also the documented schema."""
+"""Bodies and query strings, checked against the msgspec structs that are also the documented schema."""
 
 import re
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -37,6 +38,27 @@ class BodyReader(msgspec.Struct, frozen=True):
             raise InvalidRequest(f"The body is not valid JSON: {error}") from None
         except RecursionError:
             raise InvalidRequest("The body is nested too deeply.") from None
+
+
+class QueryReader(msgspec.Struct, frozen=True):
+    """Reads query strings of one kind."""
+
+    kind: type[msgspec.Struct]
+
+    def read(self, query: bytes) -> Any:
+        """The parameters of a query string. Raises `InvalidRequest` that names the parameter at fault."""
+        try:
+            pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise InvalidRequest("The query string is not UTF-8, percent-encoded.") from None
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            twice = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+            raise InvalidRequest(f"`{twice[:_MAX_QUOTED]}` is given twice.", param=twice[:_MAX_QUOTED])
+        try:
+            return msgspec.convert(given, self.kind, strict=False)
+        except msgspec.ValidationError as error:
+            _refuse(str(error))
 
 
 def _refuse(reason: str) -> NoReturn:

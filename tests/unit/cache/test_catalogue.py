@@ -147,7 +147,7 @@ def test_vectors_of_different_length_do_not_meet() -> None:
         (Selector(model="m", tenant="blue"), {"c"}),
         (Selector(request_id="req-1", tenant="red"), {"a", "b"}),
         (Selector(request_id="req-2"), set()),
-        (Selector(key=ask("a", tenant="red").exact.hex()), {"a"}),
+        (Selector(digest=ask("a", tenant="red").exact.hex()), {"a"}),
     ],
 )
 def test_selector(selector: Selector, selected: set[str]) -> None:

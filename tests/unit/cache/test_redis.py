@@ -248,7 +248,7 @@ async def test_many_changes_of_both_end_in_the_same_state(server: RedisServer) -
             for number in range(60):
                 await bench.learn(f"question {name} {number}", mode="exact")
                 if number % 7 == 0:
-                    await bench.cache.invalidate(Selector(key=bench.cache.keeper.held()[0].hex()))
+                    await bench.cache.invalidate(Selector(digest=bench.cache.keeper.held()[0].hex()))
                 await asyncio.sleep(0)
 
         await asyncio.gather(busy(one, "a"), busy(two, "b"))

@@ -96,7 +96,12 @@ async def test_exact_semantic_miss() -> None:
         stats = bench.cache.stats()
         assert (stats.entries, stats.vectors, stats.in_flight) == (1, 1, 0)
         outcomes = bench.counted("carpool_cache_lookups_total")
-        assert outcomes == {("m", "miss"): 2, ("m", "exact"): 1, ("m", "semantic"): 1}
+        assert outcomes == {
+            ("m", "miss", "local"): 2,
+            ("m", "exact", "local"): 1,
+            ("m", "semantic", "local"): 1,
+        }
+        assert stats.lookups == {("local", "m"): {"miss": 2, "exact": 1, "semantic": 1}}
         assert bench.counted("carpool_cache_entries") == {(): 1}
         assert bench.counted("carpool_cache_bytes") == {(): stats.size_bytes}
 

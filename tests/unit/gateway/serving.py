@@ -25,11 +25,17 @@ class Service:
     """An application and what it is made of."""
 
     def __init__(
-        self, config: GatewayConfig | None = None, client: LocalClient | None = None, *, cached: bool = False
+        self,
+        config: GatewayConfig | None = None,
+        client: LocalClient | None = None,
+        *,
+        cached: bool = False,
+        cache: AnswerCache | None = None,
     ) -> None:
+        """`cached`: with a cache that matches by repetition only, for want of an embedder."""
         self.client = client or LocalClient()
         self.registry = Registry()
-        self.cache: AnswerCache | None = None
+        self.cache = cache
         if cached:
             self.cache = AnswerCache(
                 CacheConfig(store="memory"), embed=_no_embedder, store=MemoryStore(), registry=self.registry
@@ -81,7 +87,7 @@ def events(text: str) -> list[Any]:
 class RawCall:
     """One ASGI call whose client can leave whenever the test likes."""
 
-    def __init__(self, app: FastAPI, path: str, body: bytes) -> None:
+    def __init__(self, app: FastAPI, path: str, body: bytes, method: str = "POST") -> None:
         self.status = 0
         self.body = b""
         self.complete = False
@@ -92,7 +98,7 @@ class RawCall:
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": method,
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",

@@ -39,6 +39,12 @@ SCOPES: dict[str, Scope | None] = {
     "/metrics": "metrics",
     "/dashboard": "metrics",
     "/dashboard/feed": "metrics",
+    "/admin/cache": "admin",
+    "/admin/cache/entries": "admin",
+    "/admin/cache/export": "admin",
+    "/admin/cache/invalidate": "admin",
+    "/admin/cache/audits": "admin",
+    "/admin/cache/audits/{audit_id}": "admin",
     "/docs": None,
     "/openapi.json": None,
 }
@@ -52,7 +58,7 @@ def keyed() -> Service:
         )
         for name, scopes in KEYS.items()
     )
-    return Service(GatewayConfig(keys=keys))
+    return Service(GatewayConfig(keys=keys), cached=True)
 
 
 def routes(service: Service) -> list[tuple[str, str]]:
