@@ -37,6 +37,9 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
 }
 """Fields of the floors' configs that are set at the top: each setting has one name."""
 
+NOT_SETTINGS = {"CARPOOL_API_KEY"}
+"""What commands that ask a running server read: a key to ask with, not to admit."""
+
 PLAIN_NAMES = {
     "MAX_BATCH_SIZE": "max_batch_size",
     "BATCH_WAIT_MS": "batch_wait_ms",
@@ -191,7 +194,7 @@ def _from_environment(environ: Mapping[str, str]) -> list[_Given]:
     for name, text in sorted(environ.items()):
         if name in PLAIN_NAMES:
             path = tuple(PLAIN_NAMES[name].split("."))
-        elif name.startswith(PREFIX):
+        elif name.startswith(PREFIX) and name not in NOT_SETTINGS:
             path = tuple(name.removeprefix(PREFIX).lower().split("__"))
         else:
             continue

@@ -26,7 +26,12 @@ def test_the_defaults_serve_the_starter_set() -> None:
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
     path = write(tmp_path, "port: 1\ncache: {threshold: 0.9, ttl_s: 5}\ngateway: {max_body_bytes: 7}\n")
-    environ = {"CARPOOL_PORT": "2", "CARPOOL_CACHE__THRESHOLD": "0.95", "CARPOOLING": "is fine"}
+    environ = {
+        "CARPOOL_PORT": "2",
+        "CARPOOL_CACHE__THRESHOLD": "0.95",
+        "CARPOOLING": "is fine",
+        "CARPOOL_API_KEY": "sk-for-carpool-cache",
+    }
     settings = load(config=path, flags={"port": 3}, environ=environ)
     assert settings.gateway_config().port == 3
     assert load(config=path, environ=environ).gateway_config().port == 2
