@@ -9,20 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cache_stream.data import Question
-from bench.cache_stream.neighbours import neighbours, replay
 from bench.cache_stream.vectors import Vectors, embedder
-from carpool.cache.answer import Answer
 from carpool.cache.config import CacheConfig
+from carpool.cache.evaluation import Hits, replay_through
+from carpool.cache.labelled import Question
 from carpool.cache.memory import MemoryStore
-from carpool.cache.query import chat_query
+from carpool.cache.replay import neighbours, replay
 from carpool.cache.service import AnswerCache
 from carpool.telemetry import Registry
 
 _GPTCACHE_THRESHOLD = "0.8"
-
-Hits = list[tuple[int, int]]
-"""Questions with those whose answer they got, by index."""
 
 
 def fixed(stream: Sequence[Question], vectors: Vectors, thresholds: Sequence[float]) -> dict[str, Hits]:
@@ -67,7 +63,7 @@ async def served(
                 registry=registry,
             )
             async with cache:
-                found[name] = await _replay(stream, cache)
+                found[name] = await replay_through(cache, stream)
             seconds = time.perf_counter() - began
             vetoes = {
                 dict(series.labels)["reason"]: int(series.value)
@@ -77,32 +73,3 @@ async def served(
             }
             print(f"{name}: {len(found[name])} hits, {seconds:.0f} s, vetoes {vetoes}")
     return found
-
-
-async def _replay(stream: Sequence[Question], cache: AnswerCache) -> Hits:
-    hits = []
-    for index, question in enumerate(stream):
-        query = chat_query(
-            cache.config,
-            messages=[{"role": "user", "content": question.text}],
-            tenant="bench",
-            model="bench",
-            revision="1",
-            parameters={},
-        )
-        lookup = await cache.lookup(query)
-        if lookup.answer is not None:
-            hits.append((index, int(lookup.answer.text)))
-        elif lookup.lead is not None:
-            lookup.lead.complete(
-                Answer(
-                    text=str(index),
-                    finish_reason="stop",
-                    prompt_tokens=1,
-                    completion_tokens=1,
-                    request_id=str(index),
-                    created=time.time(),
-                )
-            )
-            await cache.flush()
-    return hits

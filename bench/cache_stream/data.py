@@ -4,34 +4,17 @@ import csv
 import gzip
 import hashlib
 import json
-import random
-from collections import defaultdict
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+
+from carpool.cache import labelled
+from carpool.cache.labelled import Pair, Question
 
 STREAM = "qqp_stream.jsonl.gz"
 PAIRS = "qqp_pairs.tsv.gz"
 OTHER_PAIRS = ("mqp.tsv.gz", "pawsx_en.tsv.gz")
 
 STREAM_LENGTH = 10_000
-
-
-@dataclass(frozen=True)
-class Question:
-    """Two questions count as the same if their clusters are equal."""
-
-    text: str
-    cluster: Hashable
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two texts, labelled as the same or not."""
-
-    first: str
-    second: str
-    same: bool
 
 
 def test_stream(directory: Path) -> list[Question]:
@@ -48,31 +31,9 @@ def pairs(directory: Path, name: str) -> list[Pair]:
     return [Pair(first, second, label == "1") for _, first, second, label in rows]
 
 
-def streams(directory: Path, seed: int = 11) -> list[list[Question]]:
+def streams(directory: Path) -> list[list[Question]]:
     """All questions of the pairs, in streams made as the stream was: whole groups of connected questions."""
-    labelled = pairs(directory, PAIRS)
-    same, connected = _Groups(), _Groups()
-    for pair in labelled:
-        for text in (pair.first, pair.second):
-            for groups in (same, connected):
-                groups.join(text, "\0" + " ".join(text.casefold().split()).rstrip("?.! "))
-        connected.join(pair.first, pair.second)
-        if pair.same:
-            same.join(pair.first, pair.second)
-    members: defaultdict[str, list[str]] = defaultdict(list)
-    for text in sorted({text for pair in labelled for text in (pair.first, pair.second)}):
-        members[connected.root(text)].append(text)
-    order = sorted(members)
-    dice = random.Random(seed)
-    dice.shuffle(order)
-    made: list[list[Question]] = [[]]
-    for root in order:
-        if len(made[-1]) >= STREAM_LENGTH:
-            made.append([])
-        made[-1] += [Question(text, same.root(text)) for text in members[root]]
-    for stream in made:
-        dice.shuffle(stream)
-    return made
+    return labelled.streams(pairs(directory, PAIRS), STREAM_LENGTH)
 
 
 def digest(path: Path) -> str:
@@ -93,21 +54,3 @@ def verdicts(path: Path) -> dict[str, bool]:
 def texts_of(parts: Iterable[Iterable[Question]]) -> list[str]:
     """All texts of some streams."""
     return [question.text for part in parts for question in part]
-
-
-class _Groups:
-    """Disjoint sets (Tarjan 1975)."""
-
-    def __init__(self) -> None:
-        self._parents: dict[str, str] = {}
-
-    def root(self, text: str) -> str:
-        parents = self._parents
-        parents.setdefault(text, text)
-        while parents[text] != text:
-            parents[text] = parents[parents[text]]
-            text = parents[text]
-        return text
-
-    def join(self, first: str, second: str) -> None:
-        self._parents[self.root(first)] = self.root(second)

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from carpool.cache.answer import Answer, Hit
+from carpool.cache.calibration import Calibration
 from carpool.cache.config import CacheConfig
 from carpool.cache.entry import Entry
 from carpool.cache.in_flight import InFlight, LeaderLost
@@ -53,11 +54,15 @@ class AnswerCache:
         registry: Registry,
         verdicts: Path | None = None,
         judge: Judge | None = None,
+        calibration: Calibration | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`verdicts`: the file that keeps what audits found; None keeps it in memory."""
+        """`verdicts`: the file that keeps what audits found; None keeps it in memory.
+
+        `calibration`: in place of the configured one.
+        """
         self.config = config
-        self.verification = Verification.of(config, registry, verdicts, judge)
+        self.verification = Verification.of(config, registry, verdicts, judge, calibration)
         self._clock = clock
         self.keeper = Keeper(config, store, registry, clock)
         self._catalogue = self.keeper.catalogue

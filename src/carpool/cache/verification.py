@@ -26,15 +26,24 @@ class Verification:
         self.acceptance = acceptance
 
     @classmethod
-    def of(cls, config: CacheConfig, registry: Registry, verdicts: Path | None, judge: Judge | None) -> Self:
-        """What the settings ask for. Raises `StartError` if `config.calibration` is no calibration."""
+    def of(
+        cls,
+        config: CacheConfig,
+        registry: Registry,
+        verdicts: Path | None,
+        judge: Judge | None,
+        calibration: Calibration | None = None,
+    ) -> Self:
+        """What the settings ask for, with the given calibration in place of the configured one.
+
+        Raises `StartError` if `config.calibration` is no calibration.
+        """
         if config.policy == "threshold":
             return cls(ThresholdPolicy(config.threshold))
-        calibration = (
-            Calibration.read(config.calibration)
-            if config.calibration
-            else Calibration.shipped(config.embedder)
-        )
+        if calibration is None and config.calibration is not None:
+            calibration = Calibration.read(config.calibration)
+        elif calibration is None:
+            calibration = Calibration.shipped(config.embedder)
         if calibration is None or calibration.embedder != config.embedder:
             _log.warning(
                 "cache: no calibration for %s: questions are matched by repetition only", config.embedder

@@ -19,6 +19,7 @@ from carpool.errors import CarpoolError, MethodNotAllowed, NotFound
 from carpool.gateway.admission import Admission
 from carpool.gateway.auth import Authentication, Scoped
 from carpool.gateway.cache_admin import CacheAdmin
+from carpool.gateway.cache_study import CacheStudy
 from carpool.gateway.call import Call
 from carpool.gateway.chat import ChatCompletions
 from carpool.gateway.completions import Completions
@@ -55,7 +56,7 @@ def create_app(
     )
     dashboard = Dashboard(services, drain)
     rerank = Rerank(services)
-    cache_admin = CacheAdmin(services)
+    cache_admin, cache_study = CacheAdmin(services), CacheStudy(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -92,6 +93,8 @@ def create_app(
             _route("POST", "/admin/cache/invalidate", cache_admin.invalidate, "admin"),
             _route("GET", "/admin/cache/audits", _page(cache_admin.audits), "admin"),
             _route("POST", "/admin/cache/audits/{audit_id}", cache_admin.judge, "admin"),
+            _route("POST", "/admin/cache/eval", cache_study.evaluate, "admin"),
+            _route("POST", "/admin/cache/calibrate", cache_study.calibrate, "admin"),
             _route("GET", "/docs", _page(docs), None),
             _route("GET", "/openapi.json", _page(openapi), None),
         ],

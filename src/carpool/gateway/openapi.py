@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from carpool import __version__
+from carpool.cache.calibration import Calibration
 from carpool.gateway.cache_admin_reply import (
     CachedAnswer,
     CachedAnswers,
@@ -19,6 +20,11 @@ from carpool.gateway.cache_admin_schema import (
     Invalidation,
     Selection,
     VerdictRequest,
+)
+from carpool.gateway.cache_study_schema import (
+    CalibrationRequest,
+    EvaluationReply,
+    EvaluationRequest,
 )
 from carpool.gateway.chat_reply import ChatChunk, ChatCompletion
 from carpool.gateway.chat_schema import ChatRequest
@@ -56,6 +62,10 @@ _STRUCTS = (
     PendingAudits,
     VerdictRequest,
     Judged,
+    EvaluationRequest,
+    EvaluationReply,
+    CalibrationRequest,
+    Calibration,
 )
 _ERRORS = {
     "400": "The body or a field of it is not valid.",
@@ -191,6 +201,12 @@ def _cache_admin() -> dict[str, Any]:
             "get": _admin("Judgements that wait for a verdict", PendingAudits, query=AuditQuery)
         },
         "/admin/cache/audits/{audit_id}": {"post": judge},
+        "/admin/cache/eval": {
+            "post": _admin("Hits and wrong hits on labelled pairs", EvaluationReply, body=EvaluationRequest)
+        },
+        "/admin/cache/calibrate": {
+            "post": _admin("A calibration fitted to labelled pairs", Calibration, body=CalibrationRequest)
+        },
     }
 
 

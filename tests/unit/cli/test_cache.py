@@ -8,9 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from carpool.cache.calibration import Calibration
 from carpool.cache.config import CacheConfig
+from carpool.cache.labelled import Pair
 from carpool.cache.memory import MemoryStore
 from carpool.cache.service import AnswerCache
 from carpool.cli import main
@@ -18,7 +21,10 @@ from carpool.gateway.config import GatewayConfig, KeyConfig, Scope
 from carpool.telemetry import Registry
 from tests.e2e.server import free_port
 from tests.unit.cache.bag_of_words import BagOfWords
+from tests.unit.cache.questions import labelled_pairs
+from tests.unit.gateway.local_client import LocalClient
 from tests.unit.gateway.serving import CHAT_PATH, Service, chat
+from tests.unit.gateway.words_client import WordsClient
 
 GUITAR = "How can I learn to play the guitar at home?"
 SAME = "how can I learn to play the guitar at home"
@@ -50,12 +56,16 @@ class Shell:
 
 @asynccontextmanager
 async def serving(
-    capsys: pytest.CaptureFixture[str], *questions: str, keys: tuple[KeyConfig, ...] = (), **settings: Any
+    capsys: pytest.CaptureFixture[str],
+    *questions: str,
+    keys: tuple[KeyConfig, ...] = (),
+    client: LocalClient | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Shell]:
     """A server that was asked these questions."""
     config = CacheConfig(lookup_budget_ms=10_000, audit_rate=1.0, **settings)
     cache = AnswerCache(config, embed=BagOfWords(), store=MemoryStore(), registry=Registry())
-    service = Service(GatewayConfig(keys=keys), cache=cache)
+    service = Service(GatewayConfig(keys=keys), client, cache=cache)
     async with service.http() as http:
         for question in questions:
             await http.post(CHAT_PATH, json=chat(question))
@@ -207,3 +217,48 @@ async def test_ages_that_are_none(capsys: pytest.CaptureFixture[str], text: str)
     status, _, err = await Shell("http://127.0.0.1:9", capsys).result("inspect", f"--older-than={text}")
     assert status == 2
     assert "is not an age" in err
+
+
+def write_pairs(path: Path, pairs: list[Pair]) -> str:
+    path.write_text("".join(json.dumps({**msgspec.to_builtins(pair), "note": 1}) + "\n" for pair in pairs))
+    return str(path)
+
+
+async def test_calibrate_and_eval(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    train = write_pairs(tmp_path / "train.jsonl", labelled_pairs(200))
+    test = write_pairs(tmp_path / "test.jsonl", labelled_pairs(60, seed=1))
+    out = tmp_path / "mine.json"
+    async with serving(capsys, client=WordsClient(), embedder="vectors") as shell:
+        text = await shell.run("calibrate", train, "--out", str(out))
+        assert "for vectors, fitted to" in text
+        assert Calibration.read(out).embedder == "vectors"
+        text = await shell.run("eval", test, "--calibration", str(out), "--max-wrong", "0.1")
+        assert "180 questions, of which 60 repeat an earlier one" in text
+        assert "verified, max_wrong 0.1" in text
+        assert text.count("cosine 0.") == 5
+        found = json.loads(await shell.run("eval", test, "--json"))
+        assert found["contestants"][0]["name"] == "exact only"
+        assert "exact only" in await shell.run("eval", test)
+        status, _, err = await shell.result("calibrate", test, "--out", str(out))
+        assert status == 2
+        assert "100 of each are needed" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"first": "a", "second": "b", "same": true}\n\n{"first": "a"}\n', "line 3"),
+        ("[1]\n", "line 1"),
+        ("5\n", "line 1"),
+        ("first\tsecond\n", "line 1"),
+        ("\xff", "not UTF-8"),
+    ],
+)
+async def test_files_that_hold_no_pairs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(text, encoding="latin-1")
+    status, _, err = await Shell("http://127.0.0.1:9", capsys).result("eval", str(path))
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert told in err

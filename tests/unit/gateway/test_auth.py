@@ -45,6 +45,8 @@ SCOPES: dict[str, Scope | None] = {
     "/admin/cache/invalidate": "admin",
     "/admin/cache/audits": "admin",
     "/admin/cache/audits/{audit_id}": "admin",
+    "/admin/cache/eval": "admin",
+    "/admin/cache/calibrate": "admin",
     "/docs": None,
     "/openapi.json": None,
 }

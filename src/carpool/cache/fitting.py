@@ -1,0 +1,277 @@
+"""Fits a `Calibration` to what the searches of replayed streams find. NumPy only.
+
+A logistic regression is fitted to labels, with slopes that may change at quantiles; then its log odds, of
+rows that it was not fitted to, are stretched and shifted to the truth. All figures are of such rows.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carpool.cache.acceptance import Level
+from carpool.cache.calibration import VERSION, Calibration, Term
+from carpool.cache.difference import plain_words
+from carpool.cache.features import NAMES, features, with_margins
+from carpool.cache.index import Vector
+from carpool.cache.labelled import Question
+from carpool.cache.replay import neighbours, replay
+from carpool.cache.semantic import CANDIDATES
+from carpool.cache.vetoes import vetoed
+
+Array = NDArray[np.float64]
+
+_KNOTS = (0.25, 0.5, 0.75)
+"""Quantiles at which a feature's slope may change."""
+_BENT = NAMES[:14]
+_PENALTY = 3.0
+_LEVELS = (*np.arange(0.5, 0.9, 0.02), *np.arange(0.9, 0.985, 0.01))
+_MIN_HITS = 100
+"""Hits that a level must have for its share of wrong ones to be told."""
+
+
+class Vectors(Protocol):
+    """Unit vectors, float32 [dimensions], by text."""
+
+    def __getitem__(self, text: str) -> Vector: ...
+
+
+@dataclass(frozen=True)
+class Rarity:
+    """How rare words are: -log of the share of questions that have them."""
+
+    of_words: dict[str, float]
+    rarest: float
+    """Of all other words."""
+
+    @classmethod
+    def of(cls, texts: Collection[str], min_count: int) -> "Rarity":
+        """`min_count`: questions that must have a word for its rarity to be told."""
+        counts = Counter(word for text in texts for word in set(plain_words(text)))
+        total = len(texts)
+        told = {w: round(math.log(total / n), 2) for w, n in sorted(counts.items()) if n >= min_count}
+        return cls(told, round(math.log(total / (min_count / 4)), 2))
+
+
+@dataclass
+class Rows:
+    """Candidates, by the questions whose searches found them."""
+
+    questions: list[int]
+    values: Array
+    """[rows, features]"""
+    same: Array
+    """By label."""
+    pairs: list[tuple[str, str]]
+    vetoed: NDArray[np.bool_]
+
+    def only(self, chosen: NDArray[np.bool_]) -> "Rows":
+        """Those rows."""
+        at = np.flatnonzero(chosen)
+        return Rows(
+            [self.questions[row] for row in at],
+            self.values[at],
+            self.same[at],
+            [self.pairs[row] for row in at],
+            self.vetoed[at],
+        )
+
+
+def collect(
+    stream: Sequence[Question],
+    vectors: Vectors,
+    rarity: Rarity,
+    *,
+    floor: float,
+    reference: float,
+    pause: Callable[[], None] = lambda: None,
+) -> Rows:
+    """What the searches of a replay find above the floor.
+
+    `reference`: cosine from which the replay serves, about as often as a policy will. `pause` is called now
+    and then, and may raise to end it.
+    """
+    questions, values, same, pairs, ruled_out = [], [], [], [], []
+
+    def serve(index: int, near: list[tuple[int, float]]) -> int | None:
+        pause()
+        asked = stream[index]
+        found = with_margins([(stream[each].text, cosine) for each, cosine in near], floor)
+        for (each, _), candidate in zip(near, found, strict=True):
+            questions.append(index)
+            values.append(features(asked.text, candidate, rarity.of_words, rarity.rarest))
+            same.append(asked.cluster == stream[each].cluster)
+            pairs.append((asked.text, candidate.text))
+            ruled_out.append(vetoed(asked.text, candidate.text) is not None)
+        return near[0][0] if near[0][1] >= reference else None
+
+    near = neighbours(np.stack([vectors[question.text] for question in stream]), floor)
+    replay(near, serve, CANDIDATES)
+    shaped = np.array(values).reshape(-1, len(NAMES))
+    return Rows(questions, shaped, np.array(same, float), pairs, np.array(ruled_out, bool))
+
+
+@dataclass
+class Bends:
+    """The linear terms: every feature, and again above its knots."""
+
+    terms: list[tuple[str, float | None]]
+
+    @classmethod
+    def of(cls, values: Array) -> "Bends":
+        """With knots at quantiles."""
+        terms: list[tuple[str, float | None]] = [(name, None) for name in NAMES]
+        for name in _BENT:
+            column = values[:, NAMES.index(name)]
+            knots = sorted({round(float(each), 4) for each in np.quantile(column, _KNOTS)})
+            terms += [(name, knot) for knot in knots if column.min() < knot < column.max()]
+        return cls(terms)
+
+    def design(self, values: Array) -> Array:
+        """One row for each candidate, one column for each term."""
+        columns = [
+            values[:, NAMES.index(name)]
+            if knot is None
+            else np.maximum(0, values[:, NAMES.index(name)] - knot)
+            for name, knot in self.terms
+        ]
+        return np.stack(columns, axis=1)
+
+
+def logistic(design: Array, target: Array, weight: Array, penalty: float) -> tuple[Array, float]:
+    """Weights and intercept of a ridge-penalised logistic regression, by Newton's method."""
+    mean, scale = design.mean(0), design.std(0) + 1e-9
+    x = np.concatenate([(design - mean) / scale, np.ones((len(design), 1))], axis=1)
+    ridge = np.full(x.shape[1], penalty)
+    ridge[-1] = 1e-6
+    weights = np.zeros(x.shape[1])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-x @ weights))
+        curvature = weight * p * (1 - p) + 1e-9
+        hessian = (x * curvature[:, None]).T @ x + np.diag(ridge)
+        step = np.linalg.solve(hessian, x.T @ (weight * (p - target)) + ridge * weights)
+        weights -= step
+        if np.abs(step).max() < 1e-5:
+            break
+    slopes = weights[:-1] / scale
+    return slopes, float(weights[-1] - slopes @ mean)
+
+
+def sigmoid(log_odds: Array) -> Array:
+    """Log odds to probability."""
+    return np.asarray(1 / (1 + np.exp(-log_odds)), dtype=np.float64)
+
+
+def first_hits(rows: Rows, score: Array, level: float) -> NDArray[np.int64]:
+    """The row that serves each question at a level: its best that no veto rules out."""
+    best: dict[int, int] = {}
+    for row in np.flatnonzero((score >= level) & ~rows.vetoed):
+        question = rows.questions[row]
+        if question not in best or score[row] > score[best[question]]:
+            best[question] = int(row)
+    return np.array(sorted(best.values()), dtype=np.int64)
+
+
+@dataclass
+class Fitted:
+    """A calibration, and what it says of rows that it was not fitted to, fold after fold."""
+
+    calibration: Calibration
+    score: Array
+    truth: Array
+    labels: Array
+
+
+def fit(
+    folds: Sequence[Rows],
+    rarity: Rarity,
+    *,
+    embedder: str,
+    floor: float,
+    data: dict[str, str],
+    truth_of: Callable[[Array, Array], Array] = lambda _, labels: labels,
+    extra: tuple[Array, Array, float] | None = None,
+) -> Fitted:
+    """Fit to all folds but one, in turn, to validate, and to all of them for the calibration.
+
+    `truth_of` makes probabilities of the same answer from log odds and labels. `extra`: values, labels and
+    the weight of rows that are fitted to, too, and in no fold. Raises `ValueError` for too few hits.
+    """
+    bends = Bends.of(np.concatenate([fold.values for fold in folds]))
+    more = [] if extra is None else [(bends.design(extra[0]), extra[1], np.full(len(extra[1]), extra[2]))]
+
+    def fit_to(parts: Sequence[Rows]) -> tuple[Array, float]:
+        rows = [(bends.design(part.values), part.same, np.ones(len(part.same))) for part in parts] + more
+        design, same, weight = (np.concatenate(column) for column in zip(*rows, strict=True))
+        return logistic(design, same, weight, _PENALTY)
+
+    held_out = []
+    for fold in folds:
+        slopes, intercept = fit_to([each for each in folds if each is not fold])
+        held_out.append(bends.design(fold.values) @ slopes + intercept)
+    raw = np.concatenate(held_out)
+    labels = np.concatenate([fold.same for fold in folds])
+    truth = truth_of(raw, labels)
+    stretches, shift = logistic(raw[:, None], truth, np.ones(len(raw)), 1e-3)
+    stretch = float(stretches[0])
+    score = sigmoid(stretch * raw + shift)
+    slopes, intercept = fit_to(folds)
+    calibration = Calibration(
+        version=VERSION,
+        embedder=embedder,
+        floor=floor,
+        data=data,
+        intercept=round(stretch * intercept + shift, 5),
+        terms=[
+            Term(name, knot, round(stretch * float(slope), 5))
+            for (name, knot), slope in zip(bends.terms, slopes, strict=True)
+        ],
+        rarity=rarity.of_words,
+        rarest=rarity.rarest,
+        levels=_levels(folds, score, truth),
+        validation=_validation(score, truth, labels, sigmoid(raw)),
+    )
+    return Fitted(calibration, score, truth, labels)
+
+
+def _levels(folds: Sequence[Rows], score: Array, truth: Array) -> list[Level]:
+    found, shares = [], []
+    for level in _LEVELS:
+        served, wrong, start = 0, 0.0, 0
+        for fold in folds:
+            end = start + len(fold.same)
+            rows = first_hits(fold, score[start:end], float(level))
+            served += len(rows)
+            wrong += float((1 - truth[start:end][rows]).sum())
+            start = end
+        if served < _MIN_HITS:
+            break
+        found.append(level)
+        shares.append(wrong / served)
+    if not found:
+        raise ValueError(f"fewer than {_MIN_HITS} hits at any level")
+    falling = np.minimum.accumulate(shares)
+    return [Level(round(float(p), 2), round(float(s), 4)) for p, s in zip(found, falling, strict=True)]
+
+
+def _validation(score: Array, truth: Array, labels: Array, raw: Array) -> dict[str, float]:
+    def loss(p: Array, target: Array) -> float:
+        p = np.clip(p, 1e-12, 1 - 1e-12)
+        return round(float(-(target * np.log(p) + (1 - target) * np.log(1 - p)).mean()), 4)
+
+    bins = np.digitize(score, np.arange(0.1, 1, 0.1))
+    gaps = [
+        (bins == b).mean() * abs(float(score[bins == b].mean() - truth[bins == b].mean()))
+        for b in range(10)
+        if (bins == b).any()
+    ]
+    return {
+        "rows": len(score),
+        "log_loss_of_labels": loss(raw, labels),
+        "log_loss_of_truth": loss(score, truth),
+        "expected_calibration_error": round(float(sum(gaps)), 4),
+    }

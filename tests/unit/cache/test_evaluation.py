@@ -1,0 +1,65 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from carpool.cache.config import CacheConfig
+from carpool.cache.evaluation import Evaluation, evaluate
+from carpool.cache.index import normalised
+from carpool.cache.labelled import Pair
+from carpool.cache.recalibration import calibrate
+from carpool.errors import WorkerDied
+from tests.unit.cache.bag_of_words import BagOfWords, embed_text
+from tests.unit.cache.questions import labelled_pairs
+
+PAIRS = [
+    Pair("How do bees make honey in spring?", "How do the bees make honey in spring?", True),
+    Pair("How do bees make honey in spring?", "How do wasps make honey in spring?", False),
+    Pair("What is the capital of Peru?", "Who wrote the play Hamlet?", False),
+]
+
+
+async def study(pairs: list[Pair], embed: Any = None, calibration: Any = None, **settings: Any) -> Evaluation:
+    texts = {text for pair in pairs for text in (pair.first, pair.second)}
+    vectors = {text: normalised(embed_text(text)) for text in texts}
+    return await evaluate(CacheConfig(**settings), pairs, vectors, embed or BagOfWords(), calibration)
+
+
+async def test_hits_and_wrong_hits_of_the_policy_and_of_fixed_cosines() -> None:
+    found = await study(PAIRS, policy="threshold", threshold=0.7)
+    assert (found.questions, found.repeats) == (5, 1)
+    policy, *fixed = found.contestants
+    assert (policy.name, policy.hits, policy.wrong) == ("threshold 0.7", 1, 0)  # the rest is ruled out
+    assert [each.name for each in fixed] == [f"cosine {c:.2f}" for c in (0.8, 0.85, 0.9, 0.95, 0.97)]
+    assert fixed[0].hits == 2
+    assert fixed[0].wrong > 0
+    assert [(each.hits, each.wrong) for each in fixed[2:4]] == [(1, 0), (0, 0)]
+
+
+async def test_wrong_hits_that_no_pair_compares_are_told_apart() -> None:
+    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa"
+    pairs = [Pair(words, "one thing", False), Pair(f"{words} lambda", "another matter", False)]
+    found = await study(pairs)
+    assert [(each.hits, each.wrong, each.unlabelled) for each in found.contestants[1:3]] == [(1, 1, 1)] * 2
+
+
+async def test_a_calibration_can_be_tried_before_it_is_used() -> None:
+    train, test = labelled_pairs(200), labelled_pairs(60, seed=1)
+    texts = {text for pair in train for text in (pair.first, pair.second)}
+    calibration = calibrate(train, {text: normalised(embed_text(text)) for text in texts}, embedder="mine")
+    (without, *_) = (await study(test, embedder="mine")).contestants
+    assert (without.name, without.hits) == ("exact only", 0)
+    found = await study(test, embedder="mine", calibration=calibration, max_wrong=0.1)
+    policy, cosine, *_ = found.contestants
+    assert policy.name == "verified, max_wrong 0.1"
+    assert policy.hits > found.repeats / 2
+    assert policy.wrong / policy.hits <= 0.1 < cosine.wrong / cosine.hits
+
+
+async def test_an_embedder_that_fails_is_no_miss() -> None:
+    async def dead(texts: list[str]) -> NDArray[np.float32]:
+        raise WorkerDied("The worker ended.")
+
+    with pytest.raises(WorkerDied):
+        await study(PAIRS, dead, policy="threshold", threshold=0.7)
