@@ -33,7 +33,7 @@ class CacheConfig:
     threshold: float = 0.8
     """Cosine of the policy `threshold`; also of what differs between two prompts of one template."""
     calibration: Path | None = None
-    """A file made by `bench.cache_stream.calibrate`; None: the one shipped for the embedder."""
+    """A file made by `carpool cache calibrate`; None: the one shipped for the embedder."""
     audit_rate: float = 0.05
     """Share of the judgements by meaning that is sampled for verdicts."""
     judge: str | None = None

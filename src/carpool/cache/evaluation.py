@@ -13,7 +13,7 @@ from carpool.cache.answer import Answer
 from carpool.cache.calibration import Calibration
 from carpool.cache.config import CacheConfig
 from carpool.cache.fitting import Vectors
-from carpool.cache.labelled import Pair, Question, streams
+from carpool.cache.labelled import Pair, Question, compared, streams
 from carpool.cache.memory import MemoryStore
 from carpool.cache.query import chat_query
 from carpool.cache.replay import neighbours, replay
@@ -39,7 +39,7 @@ class Contestant:
     wrong: int
     """Hits between questions that are not the same by the labels."""
     unlabelled: int
-    """Of the wrong ones, those between questions that no pair compares. Some of them are right."""
+    """Hits between questions that no pair compares: nothing is known of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +65,16 @@ async def evaluate(
     is raised. `calibration`: in place of the configured one.
     """
     (stream,) = streams(pairs, length=2 * len(pairs) + 1)
-    different = {frozenset((pair.first, pair.second)) for pair in pairs if not pair.same}
+    different = compared(pairs, stream)
     matrix = np.stack([vectors[question.text] for question in stream])
     hits = await _served(config, stream, vectors, embed, calibration)
     hits |= await asyncio.to_thread(_fixed, matrix)
     contestants = []
     for name, found in hits.items():
-        pairs_hit = [(stream[asked], stream[stored]) for asked, stored in found]
-        wrong = [
-            frozenset((asked.text, stored.text))
-            for asked, stored in pairs_hit
-            if asked.cluster != stored.cluster
-        ]
-        unlabelled = sum(each not in different for each in wrong)
-        contestants.append(Contestant(name, len(found), len(wrong), unlabelled))
+        clusters = [(stream[asked].cluster, stream[stored].cluster) for asked, stored in found]
+        other = [frozenset(each) for each in clusters if each[0] != each[1]]
+        wrong = sum(each in different for each in other)
+        contestants.append(Contestant(name, len(found), wrong, len(other) - wrong))
     return Evaluation(len(stream), len(stream) - len({question.cluster for question in stream}), contestants)
 
 

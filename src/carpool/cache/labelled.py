@@ -53,6 +53,16 @@ def streams(pairs: Sequence[Pair], length: int, seed: int = 11) -> list[list[Que
     return made
 
 
+def compared(pairs: Sequence[Pair], stream: Sequence[Question]) -> set[frozenset[Hashable]]:
+    """The pairs of clusters of which pairs say that they are not the same."""
+    cluster = {question.text: question.cluster for question in stream}
+    return {
+        frozenset((cluster[pair.first], cluster[pair.second]))
+        for pair in pairs
+        if not pair.same and pair.first in cluster
+    }
+
+
 class _Groups:
     """Disjoint sets (Tarjan 1975)."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from carpool.cache.calibration import Calibration
 from carpool.cache.fitting import Rarity, Rows, Vectors, collect, fit
-from carpool.cache.labelled import Pair, Question, streams
+from carpool.cache.labelled import Pair, Question, compared, streams
 
 FLOOR = 0.8
 """Cosine below which a search finds nothing, unless told otherwise."""
@@ -34,8 +34,8 @@ def calibrate(
 ) -> Calibration:
     """Fit to the streams that the pairs make. `pause`: see `fitting.collect`.
 
-    Raises `ValueError` where they are too few: questions nobody compared count as different, as they do in
-    a stream, so there may be more candidates than pairs.
+    Candidates that no pair compares with the question are left out: nothing is known of them. Raises
+    `ValueError` where too few are left.
     """
     made = streams(pairs, _STREAM_LENGTH)
     texts = [question.text for stream in made for question in stream]
@@ -47,16 +47,27 @@ def calibrate(
     folds = []
     for stream in made:
         rows = collect(stream, vectors, rarity, floor=floor, reference=reference, pause=pause)
-        folds += _split(stream, rows)
+        folds += _split(stream, _known(pairs, stream, rows))
     same = int(sum(fold.same.sum() for fold in folds))
     different = sum(len(fold.same) for fold in folds) - same
     if min(same, different) < _MIN_ROWS:
         raise ValueError(
-            f"searches above cosine {floor} find {same} questions that are the same and {different} that "
-            f"are not; {_MIN_ROWS} of each are needed"
+            f"searches above cosine {floor} find {same} questions labelled the same and {different} labelled "
+            f"different; {_MIN_ROWS} of each are needed"
         )
     digest = hashlib.sha256(msgspec.json.encode(list(pairs))).hexdigest()
     return fit(folds, rarity, embedder=embedder, floor=floor, data={"pairs": digest}).calibration
+
+
+def _known(pairs: Sequence[Pair], stream: Sequence[Question], rows: Rows) -> Rows:
+    """The rows of which the labels tell."""
+    different = compared(pairs, stream)
+    cluster = {question.text: question.cluster for question in stream}
+    told = [
+        bool(same) or frozenset((cluster[asked], cluster[found])) in different
+        for same, (asked, found) in zip(rows.same, rows.pairs, strict=True)
+    ]
+    return rows.only(np.array(told, bool))
 
 
 def _split(stream: Sequence[Question], rows: Rows) -> list[Rows]:

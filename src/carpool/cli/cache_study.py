@@ -71,7 +71,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     ]
     print(table(header, rows))
     print(
-        "\nIn brackets: 95 % Wilson intervals. Unlabelled wrong hits are of questions that no pair compares."
+        "\nIn brackets: 95 % Wilson intervals. Unlabelled: hits between questions that no pair compares; "
+        "they count neither as right nor as wrong."
     )
     return 0
 

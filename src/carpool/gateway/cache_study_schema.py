@@ -67,12 +67,13 @@ class ContestantReply(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int
     """Hits between questions that are not the same by the labels."""
     unlabelled: int
-    """Of the wrong ones, those between questions that no pair compares: some of them may be right."""
+    """Hits between questions that no pair compares: they are in neither of the two shares of wrong ones."""
     hit_rate: Share
     """Hits / questions."""
     wrong_of_hits: Share
+    """Wrong hits / labelled hits."""
     wrong_of_all: Share
-    """Wrong hits / questions."""
+    """Wrong hits / questions, those with an unlabelled hit left out."""
 
     @classmethod
     def of(cls, found: Contestant, questions: int) -> "ContestantReply":
@@ -83,8 +84,8 @@ class ContestantReply(msgspec.Struct, frozen=True, kw_only=True):
             wrong=found.wrong,
             unlabelled=found.unlabelled,
             hit_rate=Share.of(found.hits, questions),
-            wrong_of_hits=Share.of(found.wrong, found.hits),
-            wrong_of_all=Share.of(found.wrong, questions),
+            wrong_of_hits=Share.of(found.wrong, found.hits - found.unlabelled),
+            wrong_of_all=Share.of(found.wrong, questions - found.unlabelled),
         )
 
 

@@ -36,7 +36,7 @@ def test_a_calibration_of_ones_own_tells_same_from_near() -> None:
     [
         (labelled_pairs(20), "100 of each are needed"),
         ([pair for pair in labelled_pairs(20) if not pair.same], "no pair is labelled the same"),
-        ([Pair("apples", "pears", True)], "find 0 questions that are the same"),
+        ([Pair("apples", "pears", True)], "find 0 questions labelled the same"),
     ],
 )
 def test_too_few_pairs_are_refused(pairs: list[Pair], told: str) -> None:

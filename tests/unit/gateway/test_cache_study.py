@@ -55,8 +55,9 @@ async def test_calibrate_then_evaluate_on_other_pairs() -> None:
     assert policy["hits"] > 30
     assert policy["hit_rate"]["value"] == policy["hits"] / 180
     share = cosine["wrong_of_hits"]
-    assert 0 < share["lower"] < share["value"] == cosine["wrong"] / cosine["hits"] < share["upper"] < 1
-    assert cosine["wrong_of_all"]["value"] == cosine["wrong"] / 180
+    assert share["value"] == cosine["wrong"] / (cosine["hits"] - cosine["unlabelled"])
+    assert 0 < share["lower"] < share["value"] < share["upper"] < 1
+    assert cosine["wrong_of_all"]["value"] == cosine["wrong"] / (180 - cosine["unlabelled"])
     plain = await post(service, EVAL, body(test))
     assert plain["contestants"][0]["name"] == "exact only"
     assert plain["contestants"][0]["wrong_of_hits"] == {"value": None, "lower": 0, "upper": 1}
