@@ -16,8 +16,9 @@ import numpy as np
 
 from bench.cache_stream import data
 from bench.cache_stream.vectors import DEFAULT_PATH, Vectors
+from carpool.cache.candidates import Array, Rarity, Rows, collect
 from carpool.cache.features import Candidate, features
-from carpool.cache.fitting import Array, Fitted, Rarity, Rows, collect, first_hits, fit, logistic, sigmoid
+from carpool.cache.fitting import Fitted, first_hits, fit, logistic, sigmoid
 from carpool.models.starter import EMBEDDING_MODEL
 
 FLOOR = 0.8

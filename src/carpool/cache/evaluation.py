@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from carpool.cache.answer import Answer
 from carpool.cache.calibration import Calibration
+from carpool.cache.candidates import Vectors
 from carpool.cache.config import CacheConfig
-from carpool.cache.fitting import Vectors
 from carpool.cache.labelled import Pair, Question, compared, streams
 from carpool.cache.memory import MemoryStore
 from carpool.cache.query import chat_query

@@ -4,26 +4,16 @@ A logistic regression is fitted to labels, with slopes that may change at quanti
 rows that it was not fitted to, are stretched and shifted to the truth. All figures are of such rows.
 """
 
-import math
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carpool.cache.acceptance import Level
 from carpool.cache.calibration import VERSION, Calibration, Term
-from carpool.cache.difference import plain_words
-from carpool.cache.features import NAMES, features, with_margins
-from carpool.cache.index import Vector
-from carpool.cache.labelled import Question
-from carpool.cache.replay import neighbours, replay
-from carpool.cache.semantic import CANDIDATES
-from carpool.cache.vetoes import vetoed
-
-Array = NDArray[np.float64]
+from carpool.cache.candidates import Array, Rarity, Rows
+from carpool.cache.features import NAMES
 
 _KNOTS = (0.25, 0.5, 0.75)
 """Quantiles at which a feature's slope may change."""
@@ -32,87 +22,6 @@ _PENALTY = 3.0
 _LEVELS = (*np.arange(0.5, 0.9, 0.02), *np.arange(0.9, 0.985, 0.01))
 _MIN_HITS = 100
 """Hits that a level must have for its share of wrong ones to be told."""
-
-
-class Vectors(Protocol):
-    """Unit vectors, float32 [dimensions], by text."""
-
-    def __getitem__(self, text: str) -> Vector: ...
-
-
-@dataclass(frozen=True)
-class Rarity:
-    """How rare words are: -log of the share of questions that have them."""
-
-    of_words: dict[str, float]
-    rarest: float
-    """Of all other words."""
-
-    @classmethod
-    def of(cls, texts: Collection[str], min_count: int) -> "Rarity":
-        """`min_count`: questions that must have a word for its rarity to be told."""
-        counts = Counter(word for text in texts for word in set(plain_words(text)))
-        total = len(texts)
-        told = {w: round(math.log(total / n), 2) for w, n in sorted(counts.items()) if n >= min_count}
-        return cls(told, round(math.log(total / (min_count / 4)), 2))
-
-
-@dataclass
-class Rows:
-    """Candidates, by the questions whose searches found them."""
-
-    questions: list[int]
-    values: Array
-    """[rows, features]"""
-    same: Array
-    """By label."""
-    pairs: list[tuple[str, str]]
-    vetoed: NDArray[np.bool_]
-
-    def only(self, chosen: NDArray[np.bool_]) -> "Rows":
-        """Those rows."""
-        at = np.flatnonzero(chosen)
-        return Rows(
-            [self.questions[row] for row in at],
-            self.values[at],
-            self.same[at],
-            [self.pairs[row] for row in at],
-            self.vetoed[at],
-        )
-
-
-def collect(
-    stream: Sequence[Question],
-    vectors: Vectors,
-    rarity: Rarity,
-    *,
-    floor: float,
-    reference: float,
-    pause: Callable[[], None] = lambda: None,
-) -> Rows:
-    """What the searches of a replay find above the floor.
-
-    `reference`: cosine from which the replay serves, about as often as a policy will. `pause` is called now
-    and then, and may raise to end it.
-    """
-    questions, values, same, pairs, ruled_out = [], [], [], [], []
-
-    def serve(index: int, near: list[tuple[int, float]]) -> int | None:
-        pause()
-        asked = stream[index]
-        found = with_margins([(stream[each].text, cosine) for each, cosine in near], floor)
-        for (each, _), candidate in zip(near, found, strict=True):
-            questions.append(index)
-            values.append(features(asked.text, candidate, rarity.of_words, rarity.rarest))
-            same.append(asked.cluster == stream[each].cluster)
-            pairs.append((asked.text, candidate.text))
-            ruled_out.append(vetoed(asked.text, candidate.text) is not None)
-        return near[0][0] if near[0][1] >= reference else None
-
-    near = neighbours(np.stack([vectors[question.text] for question in stream]), floor)
-    replay(near, serve, CANDIDATES)
-    shaped = np.array(values).reshape(-1, len(NAMES))
-    return Rows(questions, shaped, np.array(same, float), pairs, np.array(ruled_out, bool))
 
 
 @dataclass

@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from carpool.cache.calibration import Calibration
-from carpool.cache.fitting import Rarity, Rows, Vectors, collect, fit
+from carpool.cache.candidates import Rarity, Rows, Vectors, collect
+from carpool.cache.fitting import fit
 from carpool.cache.labelled import Pair, Question, compared, streams
 
 FLOOR = 0.8
@@ -32,7 +33,7 @@ def calibrate(
     floor: float = FLOOR,
     pause: Callable[[], None] = lambda: None,
 ) -> Calibration:
-    """Fit to the streams that the pairs make. `pause`: see `fitting.collect`.
+    """Fit to the streams that the pairs make. `pause`: see `candidates.collect`.
 
     Candidates that no pair compares with the question are left out: nothing is known of them. Raises
     `ValueError` where too few are left.
