@@ -34,10 +34,19 @@ class Instrument(msgspec.Struct):
     help: str
     bounds: tuple[float, ...] = ()
     series: dict[Labels, Series] = msgspec.field(default_factory=dict)
+    _as_given: dict[Labels, Series] = msgspec.field(default_factory=dict)
+    """The same by labels in the order in which a caller names them: spares sorting them each time."""
 
     def labelled(self, labels: Mapping[str, str]) -> Series:
         """The series with these labels, made on first use."""
-        key = tuple(sorted(labels.items()))
+        given = tuple(labels.items())
+        series = self._as_given.get(given)
+        if series is None:
+            series = self._as_given[given] = self._sorted(given)
+        return series
+
+    def _sorted(self, labels: Labels) -> Series:
+        key = tuple(sorted(labels))
         series = self.series.get(key)
         if series is None:
             series = self.series[key] = Series(

@@ -37,11 +37,12 @@ class AdminClient:
     def __init__(self, url: str, key: str | None) -> None:
         self._url = url.rstrip("/")
         self._has_key = key is not None
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self.headers = {"authorization": f"Bearer {key}"} if key else {}
+        """What every request carries."""
         try:
             self._http = httpx2.Client(
                 base_url=self._url,
-                headers=headers,
+                headers=self.headers,
                 timeout=httpx2.Timeout(_READ_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
             )
         except httpx2.InvalidURL:
@@ -61,6 +62,11 @@ class AdminClient:
         if key is not None and not (key.isascii() and key.isprintable() and key):
             raise StartError(f"{origin} holds no key")
         return cls(arguments.url, key)
+
+    @property
+    def url(self) -> str:
+        """The server's, without a slash at the end."""
+        return self._url
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
         """The JSON reply. Parameters that are None are left out."""

@@ -120,9 +120,9 @@ async def test_what_one_gateway_evicts_goes_everywhere(server: RedisServer) -> N
     async with gateway(server, max_entries=3) as one, gateway(server, max_entries=3) as two:
         for number in range(5):
             await one.learn(f"question {number}", mode="exact")
-        await until(lambda: entries(two) == 3 == len(names(server)))
-        held = [bench.cache.keeper.held() for bench in (one, two)]
-        assert sorted(held[0]) == sorted(held[1])
+        held = one.cache.keeper.held
+        await until(lambda: sorted(two.cache.keeper.held()) == sorted(held()) and len(names(server)) == 3)
+        assert len(held()) == 3
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -1,0 +1,26 @@
+// Every question was answered before in other words, and the cache takes them for the same.
+//
+// How many it takes for the same depends on `cache.max_wrong`; those it does not are left out after `setup`.
+
+import { Gauge } from 'k6/metrics';
+import { ask, options as optionsOf, prime, questions } from './chat.js';
+
+export const options = optionsOf({ seconds: Number(__ENV.SECONDS || 20) });
+const ASKED = questions.slice(0, 120);
+const accepted = new Gauge('accepted_share');
+
+export function setup() {
+  const ids = prime(ASKED.map((ways) => ways[0])).map((reply) => reply.id);
+  const others = ASKED.flatMap((ways, which) => ways.slice(1).map((text) => ({ text, which })));
+  const found = prime(others.map((other) => other.text));
+  const same = others.filter((_, index) => found[index].cache === 'semantic');
+  accepted.add(same.length / others.length);
+  if (!same.length) throw new Error('the cache takes none of the other words for the same');
+  return { ids, same };
+}
+
+export default function ({ ids, same }) {
+  const { text, which } = same[Math.floor(Math.random() * same.length)];
+  const isRight = (id) => !ids.includes(id) || ids.indexOf(id) === which;
+  ask(text, { isRight });
+}
