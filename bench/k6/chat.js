@@ -59,10 +59,6 @@ export function body(text) {
 
 const HEADERS = { 'content-type': 'application/json' };
 
-export function post(text) {
-  return http.post(`${URL}/v1/chat/completions`, body(text), { headers: HEADERS, timeout: '900s' });
-}
-
 // Ask texts before the clock runs, many at the same time; returns what each reply says of the cache.
 export function prime(texts) {
   const found = [];
@@ -84,8 +80,9 @@ export function prime(texts) {
 }
 
 // `isRepeat`: it was answered before. `isRight`: whether that request's answer, by its id, serves this text.
-export function ask(text, { isRepeat = false, isRight = () => false } = {}) {
-  const reply = post(text);
+export function ask(text, { isRepeat = false, isRight = () => false, headers = {} } = {}) {
+  const params = { headers: { ...HEADERS, ...headers }, timeout: '900s' };
+  const reply = http.post(`${URL}/v1/chat/completions`, body(text), params);
   check(reply, { 'status is 200': (r) => r.status === 200 });
   if (reply.status !== 200) return reply;
   const outcome = reply.headers['X-Carpool-Cache'];

@@ -51,7 +51,7 @@ class CacheConfig:
     max_turn_chars: int = 400
     """Longer questions are answered by exact repetition only."""
     lookup_budget_ms: float = 50.0
-    """Longest time that a search by meaning may take, embedding included; then it is a miss."""
+    """Longest wait for a question's vector, and again for a search by the thread; then it is a miss."""
     temperature_limit: float = 0.3
     """A temperature explicitly set above this asks for variety and bypasses the cache."""
 

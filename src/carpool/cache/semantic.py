@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,6 +30,8 @@ Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
 
 CANDIDATES = 8
 """Nearest questions taken from the index."""
+_RECENT = 4096
+"""Turns whose vectors are remembered: what one asks in other words, others do, too. 6 MiB at 384 numbers."""
 _EMBED_TIMEOUT_S = 30.0
 """After this an embedding that nobody waits for any more, but its entry, is given up."""
 
@@ -53,6 +56,8 @@ class SemanticSearch:
         self._embed = embed
         self._searcher = Searcher(CANDIDATES)
         self._embedding: set[asyncio.Task[Any]] = set()
+        self._recent: OrderedDict[tuple[str, str], Vector] = OrderedDict()
+        """By tenant, who else could tell from the time what another has asked; least recently used first."""
         self._up = True
         self._unanswered = registry.counter(
             "carpool_cache_searches_given_up_total", "Searches by meaning without a result, by reason"
@@ -62,9 +67,9 @@ class SemanticSearch:
             "Stored questions near enough that were ruled out, by reason",
         )
 
-    def embed(self, turn: str) -> "asyncio.Task[Vector | None]":
+    def embed(self, tenant: str, turn: str) -> "asyncio.Task[Vector | None]":
         """Begin to embed a turn. The task gives its unit vector, or None if there is none to be had."""
-        task = asyncio.create_task(self._vector(turn))
+        task = asyncio.create_task(self._vector(tenant, turn))
         self._embedding.add(task)
         task.add_done_callback(self._embedding.discard)
         return task
@@ -79,14 +84,19 @@ class SemanticSearch:
         self, query: Query, embedding: "asyncio.Task[Vector | None]"
     ) -> tuple[Entry, float] | None:
         """The nearest entry that serves the query, with its cosine; None if none is found in the budget."""
+        budget_s = self._config.lookup_budget_ms / 1000
+        # Not cancelled: the vector is wanted for the query's own entry when the search has given up. And
+        # where it is the event loop that is late, a vector that is there by then counts.
+        await asyncio.wait([embedding], timeout=budget_s)
         try:
-            async with asyncio.timeout(self._config.lookup_budget_ms / 1000):
-                # Shielded: the vector is wanted for the query's own entry when the search has given up.
-                vector = await asyncio.shield(embedding)
-                return None if vector is None else await self._nearest(query, vector)
+            if embedding.done():
+                vector = embedding.result()
+                async with asyncio.timeout(budget_s):
+                    return None if vector is None else await self._nearest(query, vector)
         except TimeoutError:
-            self._unanswered.add(reason="budget")
-            return None
+            pass
+        self._unanswered.add(reason="budget")
+        return None
 
     async def _nearest(self, query: Query, vector: Vector) -> tuple[Entry, float] | None:
         """The policy's first choice that no veto rules out and whose difference, if any, is similar, too."""
@@ -150,9 +160,17 @@ class SemanticSearch:
                 found.append((entry, cosine))
         return found
 
-    async def _vector(self, turn: str) -> Vector | None:
-        vectors = await self._vectors([turn])
-        return vectors[0] if vectors else None
+    async def _vector(self, tenant: str, turn: str) -> Vector | None:
+        vector = self._recent.pop((tenant, turn), None)
+        if vector is None:
+            vectors = await self._vectors([turn])
+            if not vectors:
+                return None
+            [vector] = vectors
+        self._recent[tenant, turn] = vector
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+        return vector
 
     async def _vectors(self, texts: list[str]) -> list[Vector] | None:
         """Unit vectors of the texts; None if the embedder has none."""

@@ -207,7 +207,7 @@ class AnswerCache:
         began = time.perf_counter()
 
         def embed(turn: str) -> Embedding:
-            return embedding or self._semantic.embed(turn)
+            return embedding or self._semantic.embed(query.tenant, turn)
 
         def complete(answer: Answer) -> None:
             if answer.finish_reason == "stop" and not query.no_store:
@@ -218,7 +218,7 @@ class AnswerCache:
             key, complete, shared=not query.no_store, request_id=request_id, after=after
         )
         if query.turn is not None and not query.no_cache and self._catalogue.searchable(query.partition):
-            embedding = self._semantic.embed(query.turn)
+            embedding = self._semantic.embed(query.tenant, query.turn)
             try:
                 found = await self._semantic.search(query, embedding)
             except BaseException:

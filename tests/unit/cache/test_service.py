@@ -256,6 +256,31 @@ async def test_a_similar_question_is_searched_once_for_all_who_ask_it() -> None:
         assert bench.embed.calls.count([SIMILAR]) == 1
 
 
+async def test_a_question_in_other_words_is_embedded_once_for_a_tenant() -> None:
+    async with running() as bench:
+        for tenant in ("one", "two"):
+            await bench.learn(QUESTION, tenant=tenant)
+        bench.embed.calls.clear()
+        for _ in range(3):
+            for tenant in ("one", "two"):
+                assert (await bench.look(SIMILAR, tenant=tenant)).outcome == "semantic"
+        assert bench.embed.calls.count([SIMILAR]) == 2
+
+
+async def test_vectors_of_old_questions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carpool.cache.semantic._RECENT", 2)
+    async with running() as bench:
+        await bench.learn(QUESTION)
+        bench.embed.calls.clear()
+        for text in (SIMILAR, UNLIKE, SIMILAR, "Who painted the Mona Lisa?", SIMILAR, UNLIKE):
+            await bench.look(text)
+        assert [texts for texts in bench.embed.calls if texts in ([SIMILAR], [UNLIKE])] == [
+            [SIMILAR],
+            [UNLIKE],
+            [UNLIKE],
+        ]
+
+
 async def test_a_leader_cancelled_during_its_search_hands_over() -> None:
     async with running() as bench:
         await bench.learn(QUESTION)
