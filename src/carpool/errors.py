@@ -117,6 +117,13 @@ class ModelLoading(Unavailable):
     code = "model_loading"
 
 
+class ModelUnloaded(Unavailable):
+    """The model is known and not loaded; it stays so until somebody loads it."""
+
+    code = "model_unloaded"
+    retryable = False
+
+
 class ModelFailed(Unavailable):
     """The model could not be loaded; the message says why. Trying again does not help."""
 

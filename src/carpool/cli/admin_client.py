@@ -111,7 +111,7 @@ class AdminClient:
     def _read(self, reply: httpx2.Response) -> Any:
         try:
             body = reply.json()
-            if reply.status_code == 200:
+            if reply.status_code in (200, 202):
                 return body
             message = body["error"]["message"]
         except (ValueError, KeyError, TypeError):

@@ -96,12 +96,12 @@ def _welcome(url: str, client: WorkerClient) -> str:
     """What to do now, with a line that works when pasted."""
     chat = next((m.name for m in client.models.values() if m.task == "generate"), None)
     embed = next((m.name for m in client.models.values() if m.task == "embed"), None)
+    welcome = f"ready on {url}  (dashboard: {url}/dashboard)"
     if chat is not None:
         question = [{"role": "user", "content": "What is the capital of France?"}]
         path, body = "chat/completions", json.dumps({"model": chat, "temperature": 0, "messages": question})
-    else:
+    elif embed is not None:
         path, body = "embeddings", json.dumps({"model": embed, "input": "Many requests share one ride."})
-    return (
-        f"ready on {url}  (dashboard: {url}/dashboard)\n"
-        f"curl {url}/v1/{path} -H 'content-type: application/json' -d '{body}'"
-    )
+    else:
+        return welcome
+    return f"{welcome}\ncurl {url}/v1/{path} -H 'content-type: application/json' -d '{body}'"

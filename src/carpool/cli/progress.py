@@ -11,7 +11,7 @@ _BAR = 24
 
 
 async def show_progress(client: WorkerClient) -> None:
-    """Show how the models come up; returns when all are ready. Raises `StartError` if one fails."""
+    """Show how the models come up; returns when all are that should. Raises `StartError` if one fails."""
     terminal = sys.stderr.isatty()
     shown: dict[str, str] = {}
     version = -1
@@ -27,7 +27,7 @@ async def show_progress(client: WorkerClient) -> None:
         for state in states:
             if state.phase == "failed":
                 raise StartError(f"{state.name} ({state.reference}): {state.error}")
-        if all(state.phase == "ready" for state in states):
+        if all(state.phase in ("ready", "unloaded") for state in states):
             return
         version = await client.changed(client.version)
 

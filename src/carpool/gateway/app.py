@@ -34,6 +34,7 @@ from carpool.gateway.health import live, ready
 from carpool.gateway.host_guard import HostGuard
 from carpool.gateway.loop_lag import watch_loop_lag
 from carpool.gateway.metrics import GatewayMetrics, metrics_page
+from carpool.gateway.model_admin import ModelAdmin
 from carpool.gateway.models import Endpoint, list_models, one_model
 from carpool.gateway.openapi import openapi_document
 from carpool.gateway.rerank import Rerank
@@ -57,6 +58,7 @@ def create_app(
     dashboard = Dashboard(services, drain)
     rerank = Rerank(services)
     cache_admin, cache_study = CacheAdmin(services), CacheStudy(services)
+    model_admin = ModelAdmin(services)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -95,6 +97,10 @@ def create_app(
             _route("POST", "/admin/cache/audits/{audit_id}", cache_admin.judge, "admin"),
             _route("POST", "/admin/cache/eval", cache_study.evaluate, "admin"),
             _route("POST", "/admin/cache/calibrate", cache_study.calibrate, "admin"),
+            _route("GET", "/admin/models", _page(model_admin.list), "admin"),
+            _route("POST", "/admin/models/{model_id:path}/load", _page(model_admin.load), "admin"),
+            _route("POST", "/admin/models/{model_id:path}/unload", _page(model_admin.unload), "admin"),
+            _route("GET", "/admin/models/{model_id:path}", _page(model_admin.one), "admin"),
             _route("GET", "/docs", _page(docs), None),
             _route("GET", "/openapi.json", _page(openapi), None),
         ],

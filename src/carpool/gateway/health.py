@@ -37,7 +37,7 @@ async def live(_: Request) -> Response:
 
 
 def ready(client: WorkerClient, drain: Drain) -> Endpoint:
-    """The endpoint that is 503 until every model is up."""
+    """The endpoint that is 503 until every model is up that should be."""
 
     async def endpoint(_: Request) -> Response:
         readiness = _readiness(client, drain)
@@ -54,5 +54,5 @@ def _readiness(client: WorkerClient, drain: Drain) -> Readiness:
     elif "failed" in phases:
         status = "failed"
     else:
-        status = "ready" if phases <= {"ready"} else "loading"
+        status = "ready" if phases <= {"ready", "unloading", "unloaded"} else "loading"
     return Readiness(status, models)

@@ -46,7 +46,8 @@ class GatewayMetrics:
         method = method if method in _METHODS else "other"
         self._requests.add(route=call.route, method=method, status=str(call.status))
         self._seconds.observe(seconds, route=call.route)
-        if method == "POST" and call.status == 200 and call.error is None:
+        asked = _asks_a_model(method, call.route)
+        if asked and call.status == 200 and call.error is None:
             self._latencies.append((call.began + seconds, seconds))
 
     def first_token(self, seconds: float, model: str, outcome: str) -> None:
@@ -80,7 +81,8 @@ class GatewayMetrics:
         return sum(
             series.value
             for series in self._requests.series.values()
-            if dict(series.labels)["method"] == "POST"
+            for labels in (dict(series.labels),)
+            if _asks_a_model(labels["method"], labels["route"])
         )
 
     @property
@@ -97,6 +99,10 @@ class GatewayMetrics:
     def outcomes(self) -> dict[str, float]:
         """Answers by cache outcome so far."""
         return {dict(series.labels)["cache"]: series.value for series in self._outcomes.series.values()}
+
+
+def _asks_a_model(method: str, route: str) -> bool:
+    return method == "POST" and not route.startswith("/admin/")
 
 
 Snapshots = Callable[[], list[tuple[dict[str, str], Snapshot]]]

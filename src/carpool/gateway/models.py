@@ -22,7 +22,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     owned_by: str = "carpool"
     aliases: tuple[str, ...]
     phase: str
-    """queued, fetching, reading, building, compiling, ready, failed or restarting."""
+    """queued, fetching, reading, building, compiling, ready, failed, restarting, unloading or unloaded."""
     percent: float
     error: str | None
     task: str | None

@@ -34,6 +34,7 @@ from carpool.gateway.embedding_reply import EmbeddingList
 from carpool.gateway.embedding_schema import EmbeddingRequest
 from carpool.gateway.error_reply import ErrorReply
 from carpool.gateway.health import Liveness, Readiness
+from carpool.gateway.model_admin import ManagedModel, ManagedModels
 from carpool.gateway.models import Model, ModelList
 from carpool.gateway.rerank_reply import Ranking, TeiResult
 from carpool.gateway.rerank_schema import RerankRequest, TeiRerankRequest
@@ -66,6 +67,7 @@ _STRUCTS = (
     EvaluationReply,
     CalibrationRequest,
     Calibration,
+    ManagedModels,
 )
 _ERRORS = {
     "400": "The body or a field of it is not valid.",
@@ -112,6 +114,7 @@ def openapi_document() -> dict[str, Any]:
             "/dashboard": {"get": _page("The live page", "text/html")},
             "/dashboard/feed": {"get": _page("The live page's numbers", "text/event-stream")},
             **_cache_admin(),
+            **_model_admin(),
         },
         "components": {
             "schemas": components,
@@ -229,6 +232,24 @@ def _admin(
             {"name": name, "in": "query", "schema": schema} for name, schema in properties.items()
         ]
     return operation
+
+
+def _model_admin() -> dict[str, Any]:
+    """The routes for operators of models, which ask for the scope `admin`."""
+
+    def one(summary: str) -> dict[str, Any]:
+        return _get(summary, ManagedModel, parameter="model_id", errors=("400", "404"))
+
+    load = one("Load a model; its phase tells how it goes on")
+    unload = one("Finish what runs on a model and free its memory")
+    for operation in (load, unload):
+        operation["responses"]["202"] = operation["responses"].pop("200")
+    return {
+        "/admin/models": {"get": _get("The configured models, and what they take", ManagedModels)},
+        "/admin/models/{model_id}": {"get": one("One model, by id or alias, and what it takes")},
+        "/admin/models/{model_id}/load": {"post": load},
+        "/admin/models/{model_id}/unload": {"post": unload},
+    }
 
 
 def _page(summary: str, media_type: str) -> dict[str, Any]:

@@ -43,6 +43,16 @@ class Tensor:
     """The raw bytes, [rows, bytes per row], rows being the product of all dimensions but the last."""
 
 
+@dataclass(frozen=True, slots=True)
+class WeightSize:
+    """How large a checkpoint is."""
+
+    num_elements: int
+    """Of all tensors; 0 where it is not known, which goes for a graph that is there already."""
+    num_bytes: int
+    """As stored."""
+
+
 class Checkpoint(Protocol):
     """An opened model directory or file."""
 
@@ -59,6 +69,11 @@ class Checkpoint(Protocol):
     @property
     def config(self) -> Mapping[str, Any]:
         """Hyperparameters under the names of Hugging Face's config.json."""
+        ...
+
+    @property
+    def size(self) -> WeightSize:
+        """Of its weights, from the files' headers."""
         ...
 
     def __contains__(self, name: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Tensor
+from carpool.models.checkpoint import Tensor, WeightSize
 from carpool.models.gguf_architecture import ARCHITECTURES
 from carpool.models.gguf_file import GgufFile
 from carpool.models.hyperparameters import Hyperparameters
@@ -50,6 +50,11 @@ class GgufCheckpoint:
     def config(self) -> Mapping[str, Any]:
         """The metadata under the names of config.json."""
         return self._config
+
+    @property
+    def size(self) -> WeightSize:
+        """Of the file's tensors."""
+        return self._file.size
 
     def __contains__(self, name: object) -> bool:
         return name in self._gguf_name

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Tensor, TensorFormat
+from carpool.models.checkpoint import Tensor, TensorFormat, WeightSize
 
 MAX_DIMENSIONS = 4
 """ggml's own bound."""
@@ -105,6 +105,15 @@ class GgufFile:
     def names(self) -> frozenset[str]:
         """Names of all tensors, as in the file."""
         return frozenset(self._entries)
+
+    @property
+    def size(self) -> WeightSize:
+        """Of all tensors."""
+        entries = self._entries.values()
+        return WeightSize(
+            sum(math.prod(entry.shape) for entry in entries),
+            sum(entry.end - entry.begin for entry in entries),
+        )
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name, which must be in `names`, under its name in the file."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Tensor
+from carpool.models.checkpoint import Tensor, WeightSize
 from carpool.models.safetensors import read_architecture, read_json_object
 
 _FOLDERS = ("", "openvino", "onnx")
@@ -40,6 +40,12 @@ class GraphDirectory:
     def config(self) -> Mapping[str, Any]:
         """The content of config.json."""
         return self._config
+
+    @property
+    def size(self) -> WeightSize:
+        """Of the graph's files."""
+        files = {self.graph, self.graph.with_suffix(".bin")}
+        return WeightSize(0, sum(file.stat().st_size for file in files if file.exists()))
 
     def __contains__(self, name: object) -> bool:
         return False

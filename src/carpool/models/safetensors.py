@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Tensor, TensorFormat
+from carpool.models.checkpoint import Tensor, TensorFormat, WeightSize
 
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the reference implementation."""
@@ -56,6 +56,15 @@ class SafetensorsFile:
     def names(self) -> frozenset[str]:
         """Names of all tensors."""
         return frozenset(self._entries)
+
+    @property
+    def size(self) -> WeightSize:
+        """Of all tensors."""
+        entries = self._entries.values()
+        return WeightSize(
+            sum(math.prod(entry.shape) for entry in entries),
+            sum(entry.end - entry.begin for entry in entries),
+        )
 
     def tensor(self, name: str) -> Tensor:
         """The tensor of that name, which must be in `names`. Raises `ModelFailed` for an unsupported type."""
@@ -135,6 +144,12 @@ class SafetensorsCheckpoint:
     def config(self) -> Mapping[str, Any]:
         """The content of config.json."""
         return self._config
+
+    @property
+    def size(self) -> WeightSize:
+        """Of all its files together."""
+        sizes = [file.size for file in set(self._file_of.values())]
+        return WeightSize(sum(size.num_elements for size in sizes), sum(size.num_bytes for size in sizes))
 
     def __contains__(self, name: object) -> bool:
         return name in self._file_of

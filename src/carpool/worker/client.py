@@ -12,16 +12,26 @@ import msgspec
 import numpy as np
 
 from carpool import telemetry
-from carpool.errors import CarpoolError, Draining, InvalidRequest, ModelFailed, ModelLoading, WorkerDied
-from carpool.models.tokenizer import Tokenizer
+from carpool.errors import (
+    CarpoolError,
+    Draining,
+    InvalidRequest,
+    ModelFailed,
+    ModelLoading,
+    ModelUnloaded,
+    Overloaded,
+    WorkerDied,
+)
 from carpool.worker import protocol
 from carpool.worker.answers import Embeddings, Scores
-from carpool.worker.config import ModelConfig, WorkerConfig
+from carpool.worker.config import WorkerConfig
 from carpool.worker.connection import Connection, News
 from carpool.worker.generation import Generation
+from carpool.worker.model_manager import ModelManager
 from carpool.worker.process import Life, Spawn, WorkerProcess
 from carpool.worker.states import ModelState, ModelStates
 from carpool.worker.supervisor import Supervisor
+from carpool.worker.usage import ModelUsage
 
 _log = logging.getLogger(__name__)
 
@@ -36,17 +46,20 @@ class WorkerClient:
     """
 
     def __init__(self, config: WorkerConfig, *, spawn: Spawn = WorkerProcess.spawn) -> None:
+        self.usage = ModelUsage()
+        """Who uses which model."""
         self._config = config
-        self._configs = {model.name: model for model in config.models}
+        self._limits = {model.name: model.max_concurrent_requests for model in config.models}
         self._states = ModelStates(config.models)
-        self._tokenizers: dict[str, Tokenizer] = {}
         self._ids = itertools.count(1)
+        self._manager = ModelManager(config, self._states, self.usage, self._ids)
         self._connection: Connection | None = None
         self._supervisor = Supervisor(replace(config, models=()), spawn, self._live)
         self._supervision: asyncio.Task[None] | None = None
-        self._loading: asyncio.Task[None] | None = None
         self._stats: protocol.Stats | None = None
         self._draining = False
+        self._given_up: str | None = None
+        """Why there will be no further life."""
 
     async def start(self) -> None:
         """Start the worker; returns before it is up."""
@@ -59,8 +72,7 @@ class WorkerClient:
         """
         self._draining = True
         self._states.announce()
-        if self._loading is not None:
-            self._loading.cancel()
+        await self._manager.cancel()
         if self._connection is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._config.drain_s if drain_s is None else drain_s):
@@ -95,6 +107,10 @@ class WorkerClient:
         """Calls to the worker without an end yet, loads included; 0 when idle."""
         return 0 if self._connection is None else self._connection.open_calls
 
+    def limit(self, name: str) -> int | None:
+        """How many requests the model of this name may have at once; None: as many as its queue takes."""
+        return self._limits[name]
+
     def resolve(self, name: str) -> ModelState:
         """The state of the model with this name or alias. Raises `ModelNotFound`."""
         return self._states.resolve(name)
@@ -113,21 +129,22 @@ class WorkerClient:
         """Start a generation; returns when the worker has accepted it. `request.id` is assigned here.
 
         A match of one of the `stop` strings ends its choice with `stop`; the text ends before the match.
-        Raises `ModelNotFound`, `ModelLoading`, `ModelFailed`, `WorkerDied` and `Draining` at once, or what
-        the worker refused it with. Cancelling it frees its place at the model.
+        Raises `ModelNotFound`, `ModelLoading`, `ModelUnloaded`, `ModelFailed`, `Overloaded`, `WorkerDied` and
+        `Draining`, or what the worker refused it with. Where the config says so, it waits for its model to be
+        up. Cancelling it frees its place at the model.
         """
-        state, connection = self._place(request.model, "generate")
+        state, connection = await self._place(request.model, "generate")
         call_id = next(self._ids)
         request = msgspec.structs.replace(request, id=call_id, model=state.name)
         generation = Generation(
-            self._tokenizers[state.name], request.n, stop, on_close=lambda: connection.cancel(call_id)
+            self._manager.tokenizers[state.name], request.n, stop, on_close=lambda: connection.cancel(call_id)
         )
         await connection.generate(request, generation)
         return generation
 
     async def embed(self, request: protocol.Embed) -> Embeddings:
         """Embed the inputs; `request.id` is assigned here. Raises and is cancelled as `generate`."""
-        state, connection = self._place(request.model, "embed")
+        state, connection = await self._place(request.model, "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
         result: protocol.Result = await connection.call(request)
         vectors = np.frombuffer(result.data, dtype="<f4").reshape(-1, result.dimensions)
@@ -139,28 +156,67 @@ class WorkerClient:
         `request.id` is assigned here; `resolve(request.model)` tells the model's name and `task`. Raises and
         is cancelled as `generate`; the `param` of an `InvalidRequest` is `query` or `documents[i]`.
         """
-        state, connection = self._place(request.model, "rerank", "embed")
+        state, connection = await self._place(request.model, "rerank", "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
         answer: protocol.Scores = await connection.call(request)
         return Scores(np.frombuffer(answer.data, dtype="<f4"), answer.tokens)
 
-    def _place(self, name: str, *tasks: str) -> tuple[ModelState, Connection]:
+    async def _place(self, name: str, *tasks: str) -> tuple[ModelState, Connection]:
         """The model's state and the way to it, or the reason why not; `tasks` are those that will do."""
         state = self.resolve(name)
-        if self._draining:
-            raise self._refusal()
-        if state.phase == "failed":
-            raise ModelFailed(f"The model `{state.name}` could not be loaded: {state.error}")
-        if state.phase == "restarting" or self._connection is None:
-            raise self._refusal()
-        if state.phase != "ready":
-            raise ModelLoading(
-                f"The model `{state.name}` is loading ({state.phase}, {state.percent:.0f} %).",
-                retry_after_s=self._supervisor.start_left_s(state.percent),
-            )
-        if state.task not in tasks:
+        if state.task is not None and state.task not in tasks:
+            raise InvalidRequest(f"The model `{state.name}` only {_DOES[state.task]}.", param="model")
+        connection = await self._way_to(state.name)
+        if (state := self.models[state.name]).task not in tasks:  # which was not known before
             raise InvalidRequest(f"The model `{state.name}` only {_DOES[str(state.task)]}.", param="model")
-        return state, self._connection
+        limit = self.limit(state.name)
+        if limit is not None and self.usage.open_requests(state.name) >= limit:
+            raise Overloaded(
+                f"The model `{state.name}` works on {limit} requests, as many as it may "
+                "(models: max_concurrent_requests).",
+                retry_after_s=1.0,
+            )
+        return state, connection
+
+    async def _way_to(self, name: str) -> Connection:
+        """The connection through which a model can be reached, waiting for it where the config says so."""
+        load_it = self._config.load_on_demand
+        while True:
+            state, version = self.models[name], self.version
+            if self._draining:
+                raise self._refusal()
+            if state.phase == "ready" and self._connection is not None:
+                return self._connection
+            if state.phase == "unloaded" and load_it:
+                load_it = False
+                self._manager.load(state)
+                continue
+            if state.phase in ("failed", "unloaded") or self._config.when_loading == "refuse":
+                raise self._not_up(state)
+            await self.changed(version)
+
+    def _not_up(self, state: ModelState) -> CarpoolError:
+        """Why a model cannot be used now."""
+        last_time = f" The last time it could not be loaded: {state.error}." if state.error else ""
+        match state.phase:
+            case "failed":
+                return ModelFailed(f"The model `{state.name}` could not be loaded: {state.error}")
+            case "restarting":
+                return self._refusal()
+            case "unloaded" if self._config.load_on_demand:
+                return Overloaded(
+                    f"The model `{state.name}` cannot be loaded now: {state.error}.", retry_after_s=5.0
+                )
+            case "unloaded" | "unloading":
+                return ModelUnloaded(
+                    f"The model `{state.name}` is not loaded.{last_time} `carpool models load {state.name}` "
+                    f"or POST /admin/models/{state.name}/load loads it; with the setting "
+                    "worker.load_on_demand requests do."
+                )
+        return ModelLoading(
+            f"The model `{state.name}` is loading ({state.phase}, {state.percent:.0f} %).{last_time}",
+            retry_after_s=self._supervisor.start_left_s(state.percent),
+        )
 
     def _refusal(self) -> CarpoolError:
         if self._draining:
@@ -172,29 +228,28 @@ class WorkerClient:
 
     # Models and settings.
 
-    async def load(self, config: ModelConfig) -> None:
-        """Host another model; `models` tells how it goes. Raises `InvalidRequest` if a name is taken."""
-        for name in (config.name, *config.aliases):
-            if self._states.knows(name):
-                raise InvalidRequest(f"A model with the name `{name}` is loaded already.", param="name")
-        self._configs[config.name] = config
-        self._states.add(config)
-        if self._connection is not None:
-            await self._load(self._connection, config)
+    def load(self, name: str) -> ModelState:
+        """Begin to load a model that is not loaded; its state in `models` tells how it goes.
 
-    async def unload(self, name: str) -> None:
-        """Finish what runs on a model, free it and forget it.
+        Raises `ModelNotFound`, `Unavailable` while it is being unloaded, `ModelFailed` where the worker is
+        given up, and `Draining`.
+        """
+        state = self.resolve(name)
+        if self._draining:
+            raise self._refusal()
+        if self._given_up is not None:
+            raise ModelFailed(self._given_up)
+        self._manager.load(state)
+        return self.models[state.name]
+
+    def unload(self, name: str) -> ModelState:
+        """Begin to unload a model: new requests are refused, those that run are finished, then it is freed.
 
         Raises `ModelNotFound`, and `InvalidRequest` while it is loading.
         """
         state = self.resolve(name)
-        if self._connection is not None and state.phase == "ready":
-            await self._connection.call(protocol.Unload(next(self._ids), state.name))
-        elif state.phase != "failed":
-            raise InvalidRequest(f"The model `{state.name}` is loading.", param="name")
-        self._states.remove(state.name)
-        del self._configs[state.name]
-        self._tokenizers.pop(state.name, None)
+        self._manager.unload(state)
+        return self.models[state.name]
 
     async def set(self, key: str, value: str | float) -> None:
         """Change a setting of the running worker, see `protocol.Set`. Raises `InvalidRequest`."""
@@ -206,53 +261,20 @@ class WorkerClient:
 
     async def _supervise(self) -> None:
         how = await self._supervisor.run()
-        for name in self._configs:
-            self._states.update(name, phase="failed", error=f"the worker process does not stay up ({how})")
+        self._given_up = f"the worker process does not stay up ({how})"
+        for name in self.models:
+            self._states.update(name, phase="failed", error=self._given_up)
 
     async def _live(self, life: Life) -> None:
         """One life: load the models and route messages until it ends."""
-        connection = self._connection = Connection(life, self._hear)
-        self._loading = asyncio.create_task(self._load_all(connection))
+        connection = self._connection = Connection(life, self._hear, self.usage)
+        self._manager.begin_life(connection, self._supervisor.came_up)
         try:
             await connection.serve()
         finally:
             self._connection = self._stats = None
-            for state in self.models.values():
-                if state.phase != "failed":
-                    self._states.update(state.name, phase="restarting", percent=0.0)
+            await self._manager.end_life()
             connection.end(self._refusal)
-            self._loading.cancel()
-            await asyncio.wait({self._loading})
-
-    async def _load_all(self, connection: Connection) -> None:
-        wanted = [c for c in self._configs.values() if self.models[c.name].phase != "failed"]
-        await asyncio.gather(*(self._load(connection, config) for config in wanted))
-        self._supervisor.came_up()
-
-    async def _load(self, connection: Connection, config: ModelConfig) -> None:
-        name = config.name
-        message = protocol.Load(next(self._ids), name, config.reference, dict(config.options))
-        try:
-            loaded: protocol.Loaded = await connection.call(message)
-            if loaded.tokenizer is not None:
-                self._tokenizers[name] = await asyncio.to_thread(Tokenizer.from_json, loaded.tokenizer)
-        except (WorkerDied, Draining):
-            raise
-        except CarpoolError as error:
-            self._states.update(name, phase="failed", error=error.message)
-        except Exception as error:  # whatever else is wrong with its tokenizer
-            _log.exception("the tokenizer of %s cannot be used", name)
-            self._states.update(name, phase="failed", error=f"its tokenizer cannot be used: {error}")
-        else:
-            self._states.update(
-                name,
-                phase="ready",
-                percent=100.0,
-                task=loaded.task,
-                context_length=loaded.context_length,
-                dimensions=loaded.dimensions,
-                details=loaded.details,
-            )
 
     def _hear(self, news: News) -> None:
         match news:

@@ -39,6 +39,10 @@ class ModelConfig:
     """Other names it answers to."""
     cache: Literal["on", "exact", "opt-in", "off"] | None = None
     """How its answers are cached; None: as the key or `cache.mode` says."""
+    preload: bool = True
+    """Whether it is loaded at the start; otherwise when it is asked for."""
+    max_concurrent_requests: int | None = None
+    """Requests it works on at once, waiting ones included; None: as many as its queue takes."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of this model alone, such as its precision; checked by the worker when it loads the model."""
 
@@ -51,6 +55,11 @@ class ModelConfig:
         if self.cache not in (None, "on", "exact", "opt-in", "off"):
             raise StartError(
                 f"models: cache of {self.name} must be on, exact, opt-in or off, not {self.cache!r}"
+            )
+        if self.max_concurrent_requests is not None and self.max_concurrent_requests < 1:
+            raise StartError(
+                f"models: max_concurrent_requests of {self.name} must be at least 1, "
+                f"not {self.max_concurrent_requests}"
             )
         for name in (self.name, *self.aliases):
             if not _NAME.fullmatch(name):
@@ -75,6 +84,12 @@ class WorkerConfig:
     """Items per encoder batch and running sequences per LLM; None: each floor's default."""
     batch_wait_ms: float | None = None
     """How long a batch waits for company, in ms; None or 0: not at all."""
+    memory_budget_bytes: int | None = None
+    """Memory that all loaded models may take together, weights and KV memory; None: no bound."""
+    load_on_demand: bool = False
+    """Whether a request loads a model that is not loaded; otherwise it is refused."""
+    when_loading: Literal["refuse", "wait"] = "refuse"
+    """What a request does whose model is not up yet: 503 with the progress, or wait for it."""
     drain_s: float = 30.0
     """How long a stop waits for running requests, in seconds."""
     restart_backoff_s: float = 0.5
@@ -91,7 +106,9 @@ class WorkerConfig:
                 raise StartError(f"models: the name {name} is used more than once")
         if self.gate_policy not in POLICIES:
             raise StartError(f"gate_policy must be one of {', '.join(POLICIES)}, not {self.gate_policy!r}")
-        for attribute in ("num_threads", "max_batch_size", "restart_attempts"):
+        if self.when_loading not in ("refuse", "wait"):
+            raise StartError(f"when_loading must be refuse or wait, not {self.when_loading!r}")
+        for attribute in ("num_threads", "max_batch_size", "memory_budget_bytes", "restart_attempts"):
             value = getattr(self, attribute)
             if value is not None and value < 1:
                 raise StartError(f"{attribute} must be at least 1, not {value}")

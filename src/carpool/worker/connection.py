@@ -12,14 +12,16 @@ from carpool.worker import protocol
 from carpool.worker.framing import FramingError, read_frames
 from carpool.worker.generation import Generation
 from carpool.worker.process import Life
+from carpool.worker.usage import ModelUsage
 
 _log = logging.getLogger(__name__)
 
 _LAST_WORDS_S = 1.0
 """How long the stream of a dead worker may stay open: a process that it started may hold its end."""
 
-Call = protocol.Load | protocol.Unload | protocol.Set | protocol.Embed | protocol.Score
+Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | protocol.Embed | protocol.Score
 """Calls that end with one message."""
+_Request = protocol.Generate | protocol.Embed | protocol.Score
 
 News = protocol.Hello | protocol.Progress | protocol.Stats
 
@@ -29,12 +31,15 @@ class Connection:
 
     An id is in one of the two tables from its call until its terminal message, its cancellation or the end
     of the connection; what comes for any other id is late and dropped. `on_news` gets the messages that
-    belong to no call.
+    belong to no call, `usage` is told of requests to models.
     """
 
-    def __init__(self, life: Life, on_news: Callable[[News], None]) -> None:
+    def __init__(self, life: Life, on_news: Callable[[News], None], usage: ModelUsage) -> None:
         self._life = life
         self._on_news = on_news
+        self._usage = usage
+        self._models: dict[int, str] = {}
+        """Whom the open requests are for."""
         self._generations: dict[int, Generation] = {}
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._refusal: Callable[[], CarpoolError] | None = None
@@ -58,7 +63,7 @@ class Connection:
         self._check()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._futures[message.id] = future
-        self._idle.clear()
+        self._opened(message)
         try:
             await self._life.writer.send(message)
             answer = await future
@@ -73,7 +78,7 @@ class Connection:
         """Send a generation and wait until it is accepted. Raises and is cancelled as `call`."""
         self._check()
         self._generations[message.id] = generation
-        self._idle.clear()
+        self._opened(message)
         try:
             await self._life.writer.send(message)
             await generation.accepted()
@@ -126,7 +131,13 @@ class Connection:
             case protocol.Accepted(id=call_id, prompt_tokens=prompt_tokens):
                 if call_id in self._generations:
                     self._generations[call_id].accept(prompt_tokens)
-            case protocol.Result() | protocol.Scores() | protocol.Loaded() | protocol.Done():
+            case (
+                protocol.Result()
+                | protocol.Scores()
+                | protocol.Weighed()
+                | protocol.Loaded()
+                | protocol.Done()
+            ):
                 self._answer(message.id, message)
             case protocol.Error(id=call_id, code=code, message=text, param=param):
                 self._fail(call_id, from_code(code, text, param=param, retry_after_s=message.retry_after_s))
@@ -156,8 +167,16 @@ class Connection:
             future.set_result(answer)  # an error too: nobody may be left to retrieve an exception
         self._close(call_id)
 
+    def _opened(self, message: Call | protocol.Generate) -> None:
+        self._idle.clear()
+        if isinstance(message, _Request):
+            self._models[message.id] = message.model
+            self._usage.begin(message.model)
+
     def _close(self, call_id: int) -> bool:
         """Drop a call from its table; whether it was there."""
+        if (model := self._models.pop(call_id, None)) is not None:
+            self._usage.end(model)
         found = self._generations.pop(call_id, None) or self._futures.pop(call_id, None)
         if not self.open_calls:
             self._idle.set()

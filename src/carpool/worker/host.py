@@ -1,15 +1,17 @@
 """The models of one device, and the gate they share."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from carpool.errors import CarpoolError, InvalidRequest, ModelFailed, ModelNotFound
 from carpool.inference_engine import DeviceGate, InvalidConfig
 from carpool.telemetry import Registry
 from carpool.worker.config import WorkerConfig
 from carpool.worker.hosted import Emit, HostedModel
-from carpool.worker.protocol import Load, Progress
+from carpool.worker.protocol import Load, Progress, Weigh
 
 _log = logging.getLogger(__name__)
 
@@ -26,17 +28,26 @@ class Surroundings:
     """On the event loop."""
 
 
-LoadModel = Callable[[Load, Surroundings], Awaitable[HostedModel]]
+class ModelLoader(Protocol):
+    """Where models come from."""
+
+    async def weigh(self, weigh: Weigh, surroundings: Surroundings) -> int:
+        """Fetch a model and return the bytes of memory it will take. Raises the `CarpoolError` why not."""
+        ...
+
+    async def load(self, load: Load, surroundings: Surroundings) -> HostedModel:
+        """Load a model and start it on the running event loop. Raises the `CarpoolError` why not."""
+        ...
 
 
 class ModelHost:
     """Loads models, several at a time, and keeps them by name."""
 
-    def __init__(self, config: WorkerConfig, load_model: LoadModel) -> None:
+    def __init__(self, config: WorkerConfig, loader: ModelLoader) -> None:
         self.config = config
         self.registry = Registry()
         self.gate = DeviceGate(config.gate_policy)
-        self._load_model = load_model
+        self._loader = loader
         self._models: dict[str, HostedModel] = {}
         self._loading: set[str] = set()
 
@@ -58,18 +69,20 @@ class ModelHost:
             raise InvalidRequest(f"The model `{load.model}` is loaded already.")
         self._loading.add(load.model)
         try:
-            model = await self._load_model(
-                load, Surroundings(self.config, self.gate, self.registry, emit, on_progress)
-            )
-        except CarpoolError:
-            raise
-        except Exception as error:
-            _log.exception("%s cannot be loaded", load.model)
-            raise ModelFailed(f"{type(error).__name__}: {error}") from error
+            with _explained(load.model):
+                model = await self._loader.load(load, self._surroundings(emit, on_progress))
         finally:
             self._loading.remove(load.model)
         self._models[load.model] = model
         return model
+
+    async def weigh(self, weigh: Weigh, emit: Emit, on_progress: Callable[[Progress], None]) -> int:
+        """How many bytes of memory a model will take; raises as `load`."""
+        with _explained(weigh.model):
+            return await self._loader.weigh(weigh, self._surroundings(emit, on_progress))
+
+    def _surroundings(self, emit: Emit, on_progress: Callable[[Progress], None]) -> Surroundings:
+        return Surroundings(self.config, self.gate, self.registry, emit, on_progress)
 
     async def unload(self, name: str) -> None:
         """Refuse new requests for a model, finish the others and free it. Raises `ModelNotFound`."""
@@ -85,3 +98,15 @@ class ModelHost:
             self.gate.policy = value  # type: ignore[assignment]  # any other value is refused
         except InvalidConfig as error:
             raise InvalidRequest(str(error), param=key) from error
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn what nobody foresaw while a model loads into a `ModelFailed`, so that the others go on."""
+    try:
+        yield
+    except CarpoolError:
+        raise
+    except Exception as error:
+        _log.exception("%s cannot be loaded", name)
+        raise ModelFailed(f"{type(error).__name__}: {error}") from error

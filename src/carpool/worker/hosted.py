@@ -19,6 +19,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, str | int | float]
     tokenizer: str | None = None
     dimensions: int | None = None
+    memory_bytes: int = 0
 
 
 class HostedModel(Protocol):

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,46 +25,77 @@ from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.openvino.config import DecoderConfig, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
 from carpool.runtimes.openvino.encoder import OpenVinoClassifier, OpenVinoEncoder
+from carpool.runtimes.openvino.memory import decoder_bytes, encoder_bytes
 from carpool.worker.embedding_model import CrossEncoder, Encoder
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import Description, HostedModel
 from carpool.worker.language_model import LanguageModel
 from carpool.worker.progress import ProgressReporter
-from carpool.worker.protocol import Load
+from carpool.worker.protocol import Load, Source, Weigh
 
 _CONVERTING = threading.Lock()
 """msgspec 0.22 crashes when two threads are the first to convert to the same dataclass."""
 
 Config = TypeVar("Config")
+Outcome = TypeVar("Outcome")
 Start = Callable[[], HostedModel]
 """What is left to do on the event loop."""
 
 
-async def load_model(load: Load, surroundings: Surroundings) -> HostedModel:
-    """Load a model and start its engine on the running event loop; the slow parts run in a thread.
+class FileLoader:
+    """Models from files; implements `host.ModelLoader`. The slow parts run in a thread.
 
     Raises `ModelFailed` or `StartError` with one sentence for files or options that do not fit.
     """
-    reporter = ProgressReporter(load.model, surroundings.on_progress)
-    # A thread of its own, so that loads never keep the requests of other models from being tokenised.
-    thread = ThreadPoolExecutor(1, thread_name_prefix=f"load {load.model}")
+
+    async def weigh(self, weigh: Weigh, surroundings: Surroundings) -> int:
+        """Weights as they will be held, and KV memory."""
+        reporter = ProgressReporter(weigh.model, surroundings.on_progress)
+        return await _in_thread(weigh.model, partial(_weigh, weigh, surroundings, reporter))
+
+    async def load(self, load: Load, surroundings: Surroundings) -> HostedModel:
+        """See `host.ModelLoader`."""
+        reporter = ProgressReporter(load.model, surroundings.on_progress)
+        start = await _in_thread(load.model, partial(_prepare, load, surroundings, reporter))
+        return start()
+
+
+async def _in_thread(name: str, work: Callable[[], Outcome]) -> Outcome:
+    """Work in a thread of its own, so that loads never keep other models' requests from being tokenised."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix=f"load {name}")
     try:
-        start = await asyncio.get_running_loop().run_in_executor(
-            thread, _prepare, load, surroundings, reporter
-        )
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
     finally:
         thread.shutdown(wait=False)
-    return start()
+
+
+def _open(source: Source, surroundings: Surroundings, reporter: ProgressReporter) -> Checkpoint:
+    reporter.phase("fetching")
+    reference = ModelReference.parse(source.reference)
+    path = fetch(reference, surroundings.config.model_dir, reporter.fetched)
+    reporter.phase("reading")
+    return open_checkpoint(path)
+
+
+def _generates(checkpoint: Checkpoint) -> bool:
+    return checkpoint.architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _weigh(weigh: Weigh, surroundings: Surroundings, reporter: ProgressReporter) -> int:
+    checkpoint = _open(weigh, surroundings, reporter)
+    if _generates(checkpoint):
+        return decoder_bytes(checkpoint, _decoder_configs(weigh, surroundings)[0])
+    return _encoder_bytes(checkpoint, _encoder_config(weigh, surroundings))
+
+
+def _encoder_bytes(checkpoint: Checkpoint, config: EncoderConfig) -> int:
+    return encoder_bytes(checkpoint, config.precision, WeightFormat(config.weights))
 
 
 def _prepare(load: Load, surroundings: Surroundings, reporter: ProgressReporter) -> Start:
-    reporter.phase("fetching")
-    reference = ModelReference.parse(load.reference)
-    path = fetch(reference, surroundings.config.model_dir, reporter.fetched)
-    reporter.phase("reading")
-    checkpoint = open_checkpoint(path)
+    checkpoint = _open(load, surroundings, reporter)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    if checkpoint.architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    if _generates(checkpoint):
         prepare = _prepare_decoder
     elif checkpoint.architecture.endswith("ForSequenceClassification"):
         prepare = _prepare_reranker
@@ -79,32 +111,23 @@ def _prepare_decoder(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer,
 ) -> Start:
-    settings = surroundings.config
-    values = dict(STATIC_DEFAULTS) if load.options.get("mode") == Mode.STATIC else {}
-    if settings.max_batch_size is not None:
-        # Twice the sequences, where that is more than the default, leaves prompts half of each step.
-        step_tokens = max(GenerationConfig().max_num_batched_tokens, 2 * settings.max_batch_size)
-        values |= {"max_num_seqs": settings.max_batch_size, "max_num_batched_tokens": step_tokens}
-    if settings.batch_wait_ms is not None:
-        values |= {"admission_window_ms": settings.batch_wait_ms}
-    values |= load.options
-    _refuse_unknown(values, DecoderConfig, GenerationConfig)
-    config, generation_config = _configured(DecoderConfig, values), _configured(GenerationConfig, values)
+    config, generation_config = _decoder_configs(load, surroundings)
     defaults = sampling_defaults(ModelReference.parse(load.reference), checkpoint)
     template = ChatTemplate(read_chat_template(checkpoint), tokenizer)
     IncrementalDetokenizer(tokenizer)  # a tokenizer that it refuses is refused now, not at the first request
     runtime = load_decoder(
         checkpoint,
         config,
-        num_threads=settings.threads,
+        num_threads=surroundings.config.threads,
         on_progress=lambda phase, _: reporter.phase(phase),
     )
     spec = runtime.spec
-    grammars = GrammarCompiler(tokenizer, spec.vocab_size, settings.threads)
+    grammars = GrammarCompiler(tokenizer, spec.vocab_size, surroundings.config.threads)
     description = Description(
         task="generate",
         context_length=min(spec.context_length, spec.num_blocks * spec.block_size),
         tokenizer=tokenizer.to_json(),
+        memory_bytes=decoder_bytes(checkpoint, config),
         details={
             "architecture": checkpoint.architecture,
             "weights": runtime.weights.value,
@@ -149,6 +172,7 @@ def _prepare_encoder(
         task="embed",
         context_length=runtime.spec.max_tokens,
         dimensions=runtime.spec.dimensions,
+        memory_bytes=_encoder_bytes(checkpoint, config),
         details={
             "architecture": checkpoint.architecture,
             "weights": config.weights,
@@ -191,6 +215,7 @@ def _prepare_reranker(
     description = Description(
         task="rerank",
         context_length=runtime.spec.max_tokens,
+        memory_bytes=_encoder_bytes(checkpoint, config),
         details={
             "architecture": checkpoint.architecture,
             "weights": config.weights,
@@ -213,14 +238,28 @@ def _prepare_reranker(
     return start
 
 
-def _encoder_config(load: Load, surroundings: Surroundings) -> EncoderConfig:
+def _decoder_configs(source: Source, surroundings: Surroundings) -> tuple[DecoderConfig, GenerationConfig]:
+    settings = surroundings.config
+    values = dict(STATIC_DEFAULTS) if source.options.get("mode") == Mode.STATIC else {}
+    if settings.max_batch_size is not None:
+        # Twice the sequences, where that is more than the default, leaves prompts half of each step.
+        step_tokens = max(GenerationConfig().max_num_batched_tokens, 2 * settings.max_batch_size)
+        values |= {"max_num_seqs": settings.max_batch_size, "max_num_batched_tokens": step_tokens}
+    if settings.batch_wait_ms is not None:
+        values |= {"admission_window_ms": settings.batch_wait_ms}
+    values |= source.options
+    _refuse_unknown(values, DecoderConfig, GenerationConfig)
+    return _configured(DecoderConfig, values), _configured(GenerationConfig, values)
+
+
+def _encoder_config(source: Source, surroundings: Surroundings) -> EncoderConfig:
     settings = surroundings.config
     values: dict[str, Any] = {}
     if settings.max_batch_size is not None:
         values |= {"max_batch_size": settings.max_batch_size}
     if settings.batch_wait_ms is not None:
         values |= {"batch_wait_ms": settings.batch_wait_ms}
-    values |= load.options
+    values |= source.options
     _refuse_unknown(values, EncoderConfig)
     return _configured(EncoderConfig, values)
 

@@ -13,7 +13,7 @@ import uvloop
 from carpool.worker.config import WorkerConfig
 from carpool.worker.framing import READ_BUFFER_BYTES, FrameWriter
 from carpool.worker.host import ModelHost
-from carpool.worker.loading import load_model
+from carpool.worker.loading import FileLoader
 from carpool.worker.session import Session
 
 _log = logging.getLogger(__name__)
@@ -45,4 +45,4 @@ async def _serve(connection: socket.socket, config: WorkerConfig) -> None:
     # For templates and tokenising; forward passes and loads have threads of their own.
     loop.set_default_executor(ThreadPoolExecutor(config.threads, thread_name_prefix="text"))
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=READ_BUFFER_BYTES)
-    await Session(ModelHost(config, load_model), reader, FrameWriter(writer)).run()
+    await Session(ModelHost(config, FileLoader()), reader, FrameWriter(writer)).run()

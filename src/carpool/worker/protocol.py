@@ -1,11 +1,11 @@
 """What the gateway and a worker process say to each other: one tagged msgspec struct per frame (`framing`).
 
-Every message with an `id` but `Cancel` is a call, and every call has exactly one end: `Loaded`, `Done`,
-`Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the `n`
-choices.
+Every message with an `id` but `Cancel` is a call, and every call has exactly one end: `Weighed`, `Loaded`,
+`Done`, `Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the
+`n` choices.
 
-    gateway → worker   Load  Unload  Set  Generate  Embed  Score  Cancel
-    worker → gateway   Hello  Progress  Loaded  Done  Accepted  Step  Result  Scores  Error  Stats
+    gateway → worker   Weigh  Load  Unload  Set  Generate  Embed  Score  Cancel
+    worker → gateway   Hello  Progress  Weighed  Loaded  Done  Accepted  Step  Result  Scores  Error  Stats
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ CANCELLED = "cancelled"
 """The finish reason, or the error code, of what ended because of a `Cancel`."""
 
 
-class Load(msgspec.Struct, tag="load", frozen=True):
-    """Fetch, build and compile a model. Answered by `Progress` and then `Loaded` or `Error` with `id`."""
+class Source(msgspec.Struct, frozen=True):
+    """What a `Weigh` and a `Load` say of a model."""
 
     id: int
     model: str
@@ -29,6 +29,14 @@ class Load(msgspec.Struct, tag="load", frozen=True):
     """Where the files come from, in the form of `models.reference`."""
     options: dict[str, Any] = {}
     """Per-model settings, checked by the worker against its own config types."""
+
+
+class Weigh(Source, tag="weigh", frozen=True):
+    """Fetch a model and tell how much memory it will take. Answered by `Progress` and then `Weighed`."""
+
+
+class Load(Source, tag="load", frozen=True):
+    """Fetch, build and compile a model. Answered by `Progress` and then `Loaded` or `Error` with `id`."""
 
 
 class Unload(msgspec.Struct, tag="unload", frozen=True):
@@ -146,7 +154,7 @@ class Hello(msgspec.Struct, tag="hello", frozen=True):
 
 
 class Progress(msgspec.Struct, tag="progress", frozen=True):
-    """How far a `Load` is."""
+    """How far a `Weigh` or a `Load` is."""
 
     model: str
     phase: str
@@ -157,6 +165,14 @@ class Progress(msgspec.Struct, tag="progress", frozen=True):
     """Of the download."""
     total_bytes: int = 0
     """0 where it is not known."""
+
+
+class Weighed(msgspec.Struct, tag="weighed", frozen=True):
+    """How much memory a model will take."""
+
+    id: int
+    memory_bytes: int
+    """Weights as they will be held, and KV memory."""
 
 
 class Loaded(msgspec.Struct, tag="loaded", frozen=True):
@@ -173,6 +189,8 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True):
     tokenizer: str | None = None
     """The tokenizer as JSON, for turning ids into text on the gateway's side."""
     dimensions: int | None = None
+    memory_bytes: int = 0
+    """As `Weighed` tells it."""
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):
@@ -245,5 +263,5 @@ class Stats(msgspec.Struct, tag="stats", frozen=True):
     metrics: list[Metric]
 
 
-ToWorker = Load | Unload | Set | Generate | Embed | Score | Cancel
-FromWorker = Hello | Progress | Loaded | Done | Accepted | Step | Result | Scores | Error | Stats
+ToWorker = Weigh | Load | Unload | Set | Generate | Embed | Score | Cancel
+FromWorker = Hello | Progress | Weighed | Loaded | Done | Accepted | Step | Result | Scores | Error | Stats

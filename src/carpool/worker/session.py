@@ -15,9 +15,9 @@ from carpool.worker.hosted import EmbeddingModel, GeneratingModel, ScoringModel
 
 HEARTBEAT_S = 1.0
 
-Call = protocol.Load | protocol.Unload | protocol.Set | protocol.Generate | protocol.Embed | protocol.Score
-End = protocol.Loaded | protocol.Done | protocol.Result | protocol.Scores | protocol.Error
 _CANCELLABLE = protocol.Generate | protocol.Embed | protocol.Score
+Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | _CANCELLABLE
+End = protocol.Weighed | protocol.Loaded | protocol.Done | protocol.Result | protocol.Scores | protocol.Error
 
 
 class _OpenCall:
@@ -121,6 +121,9 @@ class Session:
                 return await self._embed(message)
             case protocol.Score():
                 return await self._score(message)
+            case protocol.Weigh():
+                memory_bytes = await self._host.weigh(message, self._emit, self._writer.write)
+                return protocol.Weighed(message.id, memory_bytes)
             case protocol.Load():
                 return await self._load(message)
             case protocol.Unload():
@@ -164,6 +167,7 @@ class Session:
             about.details,
             about.tokenizer,
             about.dimensions,
+            about.memory_bytes,
         )
 
     async def _send_stats(self) -> None:

@@ -23,20 +23,22 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     cache: Literal["on", "exact", "opt-in", "off"] | None = None
     """How its answers are cached, where that is set for this model."""
     phase: str = "queued"
-    """queued, fetching, reading, building, compiling, ready, failed or restarting."""
+    """queued, fetching, reading, building, compiling, ready, failed, restarting, unloading or unloaded."""
     percent: float = 0.0
     """Of the whole load, 0 to 100."""
     done_bytes: int = 0
     """Of the phase, where it is counted in bytes."""
     total_bytes: int = 0
     error: str | None = None
-    """Why it failed."""
+    """Why it failed, or why it could not be loaded the last time."""
     task: str | None = None
     """`generate`, `embed` or `rerank`; this and what follows is known once the model was up."""
     context_length: int | None = None
     """Most tokens of one request."""
     dimensions: int | None = None
     """Of an embedding."""
+    memory_bytes: int | None = None
+    """Weights and KV memory."""
     details: dict[str, Any] = {}
 
 
@@ -49,7 +51,7 @@ class ModelStates:
         self._news = asyncio.Event()
         self.version = 0
         for config in configs:
-            self.add(config)
+            self._add(config)
 
     @property
     def by_name(self) -> Mapping[str, ModelState]:
@@ -63,12 +65,7 @@ class ModelStates:
         except KeyError:
             raise ModelNotFound(f"The model `{name}` does not exist.", param="model") from None
 
-    def knows(self, name: str) -> bool:
-        """Whether this is a model's name or alias."""
-        return name in self._names
-
-    def add(self, config: ModelConfig) -> None:
-        """Know a model, in phase `queued`."""
+    def _add(self, config: ModelConfig) -> None:
         for name in (config.name, *config.aliases):
             self._names[name] = config.name
         self._states[config.name] = ModelState(
@@ -77,22 +74,13 @@ class ModelStates:
             aliases=config.aliases,
             cache=config.cache,
             created=int(time.time()),
+            phase="queued" if config.preload else "unloaded",
         )
-        self.announce()
-
-    def remove(self, name: str) -> None:
-        """Forget a model."""
-        state = self._states.pop(name)
-        for known in (name, *state.aliases):
-            del self._names[known]
-        self.announce()
 
     def update(self, name: str, **changes: Any) -> None:
-        """Replace fields of a state; does nothing for a model that was removed meanwhile."""
-        state = self._states.get(name)
-        if state is not None:
-            self._states[name] = msgspec.structs.replace(state, **changes)
-            self.announce()
+        """Replace fields of a state."""
+        self._states[name] = msgspec.structs.replace(self._states[name], **changes)
+        self.announce()
 
     def announce(self) -> None:
         """Make a new version, so that everybody in `changed` looks again."""

@@ -16,6 +16,7 @@ from carpool.cache.service import AnswerCache
 from carpool.gateway.app import create_app
 from carpool.gateway.config import GatewayConfig
 from carpool.telemetry import Registry
+from carpool.worker.client import WorkerClient
 from tests.unit.gateway.local_client import LocalClient
 
 CHAT_PATH = "/v1/chat/completions"
@@ -48,22 +49,32 @@ class Service:
             transport=httpx2.ASGITransport(self.app), base_url="http://localhost:8000", headers=headers
         )
 
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
+    def listening(self) -> "contextlib.AbstractAsyncContextManager[str]":
         """The URL of a real server with the application, for the length of the block."""
-        server = uvicorn.Server(
-            uvicorn.Config(self.app, port=0, log_config=None, loop="none", timeout_graceful_shutdown=5)
-        )
-        serving = asyncio.create_task(server.serve())
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            self.app.state.drain.begin()
-            server.should_exit = True
-            await serving
+        return listening(self.app)
+
+
+def app_of(client: WorkerClient, config: GatewayConfig | None = None) -> FastAPI:
+    """The application before any client."""
+    return create_app(config or GatewayConfig(), client, None, Registry())
+
+
+@contextlib.asynccontextmanager
+async def listening(app: FastAPI) -> AsyncIterator[str]:
+    """The URL of a real server with an application, for the length of the block."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, loop="none", timeout_graceful_shutdown=5)
+    )
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        app.state.drain.begin()
+        server.should_exit = True
+        await serving
 
 
 async def _no_embedder(texts: list[str]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Tensor, TensorFormat
+from carpool.models.checkpoint import Tensor, TensorFormat, WeightSize
 
 CONFIG: dict[str, Any] = {
     "vocab_size": 300,
@@ -37,6 +37,11 @@ class RandomLlama:
     def __init__(self, *, tied: bool = True, bias: bool = False, **config: Any) -> None:
         self.config: Mapping[str, Any] = CONFIG | config
         self._weights = _random_weights(self.config, tied=tied, bias=bias)
+
+    @property
+    def size(self) -> WeightSize:
+        weights = self._weights.values()
+        return WeightSize(sum(w.size for w in weights), sum(w.nbytes for w in weights))
 
     def __contains__(self, name: object) -> bool:
         return name in self._weights

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Tensor, TensorFormat
+from carpool.models.checkpoint import Tensor, TensorFormat, WeightSize
 from carpool.runtimes.pooling import Pooling, PoolingMode
 
 CONFIG = {
@@ -45,6 +45,11 @@ class TinyBert:
         self._prefix = prefix
         self._stored = stored
         self._weights = _random_weights(CONFIG)
+
+    @property
+    def size(self) -> WeightSize:
+        weights = self._weights.values()
+        return WeightSize(sum(w.size for w in weights), sum(w.nbytes for w in weights))
 
     def __contains__(self, name: object) -> bool:
         return str(name).startswith(self._prefix) and str(name).removeprefix(self._prefix) in self._weights

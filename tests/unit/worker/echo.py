@@ -17,7 +17,18 @@ from carpool.worker.framing import READ_BUFFER_BYTES, FrameWriter
 from carpool.worker.generation import Generation
 from carpool.worker.host import ModelHost, Surroundings
 from carpool.worker.hosted import Description, HostedModel
-from carpool.worker.protocol import Embed, Generate, Load, Progress, Result, Score, Scores, Step, StepEntry
+from carpool.worker.protocol import (
+    Embed,
+    Generate,
+    Load,
+    Progress,
+    Result,
+    Score,
+    Scores,
+    Step,
+    StepEntry,
+    Weigh,
+)
 from carpool.worker.session import Session
 
 CHAT = ModelConfig(reference="pypi:echo-chat==1", name="echo", aliases=("parrot",))
@@ -145,16 +156,27 @@ def load_echo(load: Load, surroundings: Surroundings) -> HostedModel:
             return EchoModel(load.model, surroundings)
 
 
+class EchoLoader:
+    """Loads either; both take as much memory as the option `bytes` says."""
+
+    def __init__(self, loading: asyncio.Event) -> None:
+        self._loading = loading
+
+    async def weigh(self, weigh: Weigh, surroundings: Surroundings) -> int:
+        size: int = weigh.options.get("bytes", 1)
+        return size
+
+    async def load(self, load: Load, surroundings: Surroundings) -> HostedModel:
+        surroundings.on_progress(Progress(load.model, "building", 50.0))
+        await self._loading.wait()
+        return load_echo(load, surroundings)
+
+
 class LocalLife:
     """A worker's life inside this process: a real session over a real socket pair."""
 
     def __init__(self, config: WorkerConfig, loading: asyncio.Event) -> None:
-        async def load(message: Load, surroundings: Surroundings) -> HostedModel:
-            surroundings.on_progress(Progress(message.model, "building", 50.0))
-            await loading.wait()
-            return load_echo(message, surroundings)
-
-        self.host = ModelHost(config, load)
+        self.host = ModelHost(config, EchoLoader(loading))
         self.killed = False
 
     async def start(self) -> "LocalLife":
@@ -216,7 +238,9 @@ class Lives:
 
 
 @contextlib.asynccontextmanager
-async def started(*configs: ModelConfig, **settings: float) -> AsyncIterator[tuple[WorkerClient, Lives]]:
+async def started(
+    *configs: ModelConfig, **settings: float | str
+) -> AsyncIterator[tuple[WorkerClient, Lives]]:
     """A started client whose models are up or failed, and the lives of its worker."""
     lives = Lives()
     config = WorkerConfig(
@@ -229,9 +253,9 @@ async def started(*configs: ModelConfig, **settings: float) -> AsyncIterator[tup
 
 
 async def settled(client: WorkerClient) -> None:
-    """Wait until each model is up or failed."""
+    """Wait until each model is up, failed or not loaded."""
     version = -1
-    while any(state.phase not in ("ready", "failed") for state in client.models.values()):
+    while any(state.phase not in ("ready", "failed", "unloaded") for state in client.models.values()):
         version = await client.changed(version)
 
 

@@ -233,21 +233,6 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_serve() -> 
         await idle(client, lives)
 
 
-async def test_models_come_and_go() -> None:
-    async with started(CHAT) as (client, lives):
-        await client.load(EMBED)
-        assert (await client.embed(protocol.Embed(0, "embed", ["abc"]))).tokens == [3]
-        with pytest.raises(InvalidRequest, match="`parrot` is loaded already"):
-            await client.load(ModelConfig(reference="pypi:other==1", aliases=("parrot",)))
-        generation = await client.generate(request("hello"))
-        text, _ = await asyncio.gather(read_all(generation), client.unload("parrot"))
-        assert text == ["hello"]  # what ran was finished
-        with pytest.raises(ModelNotFound):
-            await client.generate(request("hello"))
-        assert list(client.models) == ["embed"]
-        await idle(client, lives)
-
-
 async def test_the_gate_policy_can_be_set() -> None:
     async with started(EMBED) as (client, lives):
         await client.set("gate_policy", "wfq")

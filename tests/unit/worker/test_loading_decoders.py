@@ -12,7 +12,7 @@ from carpool.telemetry import Registry
 from carpool.worker.config import WorkerConfig
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import GeneratingModel, HostedModel
-from carpool.worker.loading import load_model
+from carpool.worker.loading import FileLoader
 from carpool.worker.protocol import Load
 from tests.unit.models.tiny_vocabulary import write_vocabulary
 from tests.unit.runtimes.tiny_decoders import CONTEXT_LENGTH, DECODERS, VOCAB_SIZE
@@ -32,7 +32,7 @@ async def load(directory: Path) -> HostedModel:
     surroundings = Surroundings(
         WorkerConfig(num_threads=1), DeviceGate(), Registry(), lambda _: None, lambda _: None
     )
-    return await load_model(Load(1, "tiny", str(directory), {"kv_cache_bytes": 8 << 20}), surroundings)
+    return await FileLoader().load(Load(1, "tiny", str(directory), {"kv_cache_bytes": 8 << 20}), surroundings)
 
 
 @pytest.mark.parametrize("name", NAMES)

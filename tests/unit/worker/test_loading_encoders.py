@@ -16,7 +16,7 @@ from carpool.telemetry import Registry
 from carpool.worker.config import WorkerConfig
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import EmbeddingModel, HostedModel, ScoringModel
-from carpool.worker.loading import load_model
+from carpool.worker.loading import FileLoader
 from carpool.worker.protocol import Embed, Load, Score
 from tests.unit.encoders.tiny_checkpoints import BY_NAME, DOCUMENTS, QUERY, Tiny
 
@@ -39,7 +39,7 @@ async def load(tmp_path: Path) -> AsyncIterator[LoadTiny]:
         surroundings = Surroundings(
             WorkerConfig(num_threads=1), gate, Registry(), lambda _: None, lambda _: None
         )
-        model = await load_model(Load(1, tiny.name, str(directory), options), surroundings)
+        model = await FileLoader().load(Load(1, tiny.name, str(directory), options), surroundings)
         loaded.append(model)
         return model
 

@@ -5,13 +5,14 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import uvloop
 
-from carpool.errors import ContextLengthExceeded, InvalidRequest, WorkerDied
+from carpool.errors import ContextLengthExceeded, InvalidRequest, ModelUnloaded, WorkerDied
 from carpool.worker import protocol
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
@@ -43,13 +44,18 @@ class Processes:
 
 
 @contextlib.asynccontextmanager
-async def started(*models: ModelConfig) -> AsyncIterator[tuple[WorkerClient, Processes]]:
-    """A client of a real process whose models are up."""
+async def started(
+    *models: ModelConfig, memory_budget_bytes: int | None = None
+) -> AsyncIterator[tuple[WorkerClient, Processes]]:
+    """A client of a real process whose models are up that should be."""
     processes = Processes()
-    config = WorkerConfig(models=models, num_threads=1, restart_backoff_s=0.01)
+    config = WorkerConfig(
+        models=models, num_threads=1, restart_backoff_s=0.01, memory_budget_bytes=memory_budget_bytes
+    )
     async with WorkerClient(config, spawn=processes) as client:
         await settled(client)
-        assert {(state.phase, state.error) for state in client.models.values()} == {("ready", None)}
+        for state in client.models.values():
+            assert (state.phase, state.error) in (("ready", None), ("unloaded", None))
         yield client, processes
     for process in processes.all:
         assert process.process.returncode is not None
@@ -108,6 +114,27 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: Mod
         assert generation.prompt_tokens == len("User: Hi\n\nAssistant:")
         await read_all(generation)
         assert client.open_requests == 0
+
+
+async def test_models_share_the_memory_of_the_device(llama: ModelConfig) -> None:
+    other = replace(llama, name="other", preload=False)
+    async with started(llama, other, memory_budget_bytes=24 << 20) as (client, _):
+        size = client.resolve("llama").memory_bytes
+        assert size is not None
+        assert 1 << 24 < size < 24 << 20  # KV memory and some weights
+        client.load("other")
+        await until_phase(client, "other", "ready")
+        assert client.resolve("llama").phase == "unloaded"
+        other_one = protocol.Generate(0, "other", prompt="x", max_tokens=2, ignore_eos=True)
+        assert len([delta async for delta in await client.generate(other_one)]) == 2
+        with pytest.raises(ModelUnloaded):
+            await client.generate(endless("x"))
+
+
+async def until_phase(client: WorkerClient, name: str, phase: str) -> None:
+    version = -1
+    while client.resolve(name).phase != phase:
+        version = await client.changed(version)
 
 
 async def test_kill_9_ends_every_stream_once_and_the_next_life_serves(llama: ModelConfig) -> None:

@@ -51,16 +51,10 @@ def load_decoder(
     Raises `ModelFailed` for a checkpoint that cannot be built, `StartError` for KV memory too small for a
     single block.
     """
-    kind = _GRAPHS.get(checkpoint.architecture)
-    if kind is None:
-        raise ModelFailed(
-            f"{checkpoint.architecture} is not a decoder that can run here; supported: {', '.join(_GRAPHS)}"
-        )
-    auto = config.weights is WeightFormat.AUTO
-    weights = _choose_weights(kind.stored_format(checkpoint)) if auto else config.weights
+    weights = weight_format(checkpoint, config)
     report = on_progress or (lambda _phase, _share: None)
     report("building", 0.0)
-    graph = kind(checkpoint, weights)
+    graph = _graph_class(checkpoint)(checkpoint, weights)
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
     precision: Precision = "f32" if weights is WeightFormat.F32 else default_precision()
@@ -81,6 +75,22 @@ def load_decoder(
     )
     report("ready", 1.0)
     return decoder
+
+
+def weight_format(checkpoint: Checkpoint, config: DecoderConfig) -> WeightFormat:
+    """How the weight matrices are held: what is set, or what AUTO stands for. Raises `ModelFailed`."""
+    if config.weights is not WeightFormat.AUTO:
+        return config.weights
+    return _choose_weights(_graph_class(checkpoint).stored_format(checkpoint))
+
+
+def _graph_class(checkpoint: Checkpoint) -> type[DecoderGraph]:
+    kind = _GRAPHS.get(checkpoint.architecture)
+    if kind is None:
+        raise ModelFailed(
+            f"{checkpoint.architecture} is not a decoder that can run here; supported: {', '.join(_GRAPHS)}"
+        )
+    return kind
 
 
 def _build(graph: DecoderGraph, checkpoint: Checkpoint) -> ov.Model:
