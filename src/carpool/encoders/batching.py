@@ -58,6 +58,15 @@ class EncoderBatches(Generic[Item]):
         """Items that wait for a batch."""
         return len(self._engine.queue)
 
+    @property
+    def config(self) -> EngineConfig:
+        """The engine's; assign another one at any time, it holds from the next batch on."""
+        return self._engine.config
+
+    @config.setter
+    def config(self, config: EngineConfig) -> None:
+        self._engine.config = config
+
     def start(self) -> None:
         """Start on the running event loop."""
         self._engine.start()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import InvalidRequest, ModelFailed
-from carpool.inference_engine import DeviceGate, Priority
+from carpool.inference_engine import DeviceGate, EngineConfig, Priority
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.encoder import ClassifierRuntime, EncoderSpec, TokenPair
 from carpool.telemetry import Registry
@@ -65,6 +65,15 @@ class Reranker:
     def waiting(self) -> int:
         """Pairs that wait for a batch."""
         return self._batches.waiting
+
+    @property
+    def batch_config(self) -> EngineConfig:
+        """Bounds of batches and queue; assign another one at any time, it holds from the next batch on."""
+        return self._batches.config
+
+    @batch_config.setter
+    def batch_config(self, config: EngineConfig) -> None:
+        self._batches.config = config
 
     def start(self) -> None:
         """Start on the running event loop."""

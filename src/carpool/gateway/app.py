@@ -32,6 +32,7 @@ from carpool.gateway.error_reply import envelope
 from carpool.gateway.front_door import FrontDoor
 from carpool.gateway.health import live, ready
 from carpool.gateway.host_guard import HostGuard
+from carpool.gateway.live_settings import SettingsAdmin
 from carpool.gateway.loop_lag import watch_loop_lag
 from carpool.gateway.metrics import GatewayMetrics, metrics_page
 from carpool.gateway.model_admin import ModelAdmin
@@ -59,6 +60,7 @@ def create_app(
     rerank = Rerank(services)
     cache_admin, cache_study = CacheAdmin(services), CacheStudy(services)
     model_admin = ModelAdmin(services)
+    settings_admin = SettingsAdmin(services, model_admin)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -101,6 +103,9 @@ def create_app(
             _route("POST", "/admin/models/{model_id:path}/load", _page(model_admin.load), "admin"),
             _route("POST", "/admin/models/{model_id:path}/unload", _page(model_admin.unload), "admin"),
             _route("GET", "/admin/models/{model_id:path}", _page(model_admin.one), "admin"),
+            _route("PATCH", "/admin/models/{model_id:path}", settings_admin.change_model, "admin"),
+            _route("GET", "/admin/settings", _page(settings_admin.show), "admin"),
+            _route("PATCH", "/admin/settings", settings_admin.change, "admin"),
             _route("GET", "/docs", _page(docs), None),
             _route("GET", "/openapi.json", _page(openapi), None),
         ],

@@ -22,6 +22,12 @@ class ManagedModel(Model, frozen=True, kw_only=True):
     """Where its files come from."""
     memory_bytes: int | None
     """Weights and KV memory; known once it was up."""
+    max_batch_size: int | None
+    """Items per batch of an encoder, sequences that run together in a language model."""
+    batch_wait_ms: float | None
+    """How long a batch waits for company, in ms."""
+    weight: float | None
+    """Its share of the device under the gate's policy `wfq`."""
     max_concurrent_requests: int | None
     """Requests it works on at once; null: as many as its queue takes."""
     open_requests: int
@@ -51,7 +57,7 @@ class ModelAdmin:
 
     async def one(self, request: Request) -> Response:
         """`GET /admin/models/{model_id}`."""
-        return json_response(self._managed(self._client.resolve(request.path_params["model_id"])))
+        return json_response(self.managed(request.path_params["model_id"]))
 
     async def load(self, request: Request) -> Response:
         """`POST /admin/models/{model_id}/load`: 202, and the model's phase tells how it goes on."""
@@ -61,6 +67,10 @@ class ModelAdmin:
         """`POST /admin/models/{model_id}/unload`: 202; what runs on the model is finished first."""
         return json_response(self._managed(self._client.unload(request.path_params["model_id"])), 202)
 
+    def managed(self, name: str) -> ManagedModel:
+        """What is known of a model. Raises `ModelNotFound`."""
+        return self._managed(self._client.resolve(name))
+
     def _managed(self, state: ModelState) -> ManagedModel:
         usage = self._client.usage
         idle_s = usage.idle_s(state.name)
@@ -68,6 +78,7 @@ class ModelAdmin:
             **msgspec.structs.asdict(Model.of(state)),
             reference=state.reference,
             memory_bytes=state.memory_bytes,
+            **msgspec.structs.asdict(state.knobs),
             max_concurrent_requests=self._client.limit(state.name),
             open_requests=usage.open_requests(state.name),
             idle_s=round(idle_s, 1) if math.isfinite(idle_s) else None,

@@ -34,6 +34,7 @@ from carpool.gateway.embedding_reply import EmbeddingList
 from carpool.gateway.embedding_schema import EmbeddingRequest
 from carpool.gateway.error_reply import ErrorReply
 from carpool.gateway.health import Liveness, Readiness
+from carpool.gateway.live_settings import LiveSettings, ModelPatch, SettingsPatch
 from carpool.gateway.model_admin import ManagedModel, ManagedModels
 from carpool.gateway.models import Model, ModelList
 from carpool.gateway.rerank_reply import Ranking, TeiResult
@@ -68,6 +69,9 @@ _STRUCTS = (
     CalibrationRequest,
     Calibration,
     ManagedModels,
+    ModelPatch,
+    LiveSettings,
+    SettingsPatch,
 )
 _ERRORS = {
     "400": "The body or a field of it is not valid.",
@@ -244,9 +248,19 @@ def _model_admin() -> dict[str, Any]:
     unload = one("Finish what runs on a model and free its memory")
     for operation in (load, unload):
         operation["responses"]["202"] = operation["responses"].pop("200")
+    tune = one("Change knobs of a model while it runs")
+    show = _get("The settings that can be changed while the server runs", LiveSettings)
+    change = _get("Change settings while the server runs", LiveSettings, errors=("400",))
+    for operation, body in ((tune, ModelPatch), (change, SettingsPatch)):
+        operation["requestBody"] = {"required": True, "content": {"application/json": _ref(body)}}
+        operation["responses"] |= _errors(("413", "504"))
     return {
         "/admin/models": {"get": _get("The configured models, and what they take", ManagedModels)},
-        "/admin/models/{model_id}": {"get": one("One model, by id or alias, and what it takes")},
+        "/admin/models/{model_id}": {
+            "get": one("One model, by id or alias, and what it takes"),
+            "patch": tune,
+        },
+        "/admin/settings": {"get": show, "patch": change},
         "/admin/models/{model_id}/load": {"post": load},
         "/admin/models/{model_id}/unload": {"post": unload},
     }

@@ -26,7 +26,7 @@ from carpool.inference_engine import (
     QueueManager,
 )
 from carpool.inference_engine.wakeup import Wakeup
-from carpool.runtimes.decoder import DecoderRuntime, StepResult
+from carpool.runtimes.decoder import DecoderRuntime, DecoderSpec, StepResult
 from carpool.telemetry import Registry
 
 from .block_manager import REPRODUCIBLE_ROOT, SHARED_ROOT
@@ -64,27 +64,15 @@ class GenerationEngine:
         clock: Clock | None = None,
     ) -> None:
         spec = runtime.spec
-        if config.max_num_batched_tokens < config.max_num_seqs + spec.block_size:
-            raise StartError(
-                f"max_num_batched_tokens must be at least max_num_seqs plus a KV block, here "
-                f"{config.max_num_seqs + spec.block_size}, not {config.max_num_batched_tokens}",
-                param="max_num_batched_tokens",
-            )
+        _check_step(config, spec)
         self.name = name
-        self.config = config
+        self._config = config
         self.steps = 0
         """Steps finished or failed."""
         self._runtime = runtime
         self._gate = gate
         self._clock = clock or MonotonicClock()
-        queue_config = EngineConfig(
-            max_batch_size=config.max_num_seqs,
-            max_batch_cost=config.max_num_seqs,  # a task's cost is the steps it takes part in
-            padded=False,
-            max_queue_ms=config.max_queue_ms,
-            max_queue_items=config.max_queue_seqs,
-        )
-        self._queue = QueueManager(queue_config, clock=self._clock)
+        self._queue = QueueManager(_queue_config(config), clock=self._clock)
         self._scheduler = Scheduler(spec, config, self._queue)
         self._metrics = EngineMetrics(registry, name, self._scheduler)
         self._delivery = Delivery(self._scheduler, self._metrics, on_step)
@@ -123,6 +111,22 @@ class GenerationEngine:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+    @property
+    def config(self) -> GenerationConfig:
+        """The bounds in force; assign another one at any time, it holds from the next step on.
+
+        Sequences that run stay in, however many they are. Assigning raises `StartError` for a step that is
+        too small for its sequences.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: GenerationConfig) -> None:
+        _check_step(config, self._runtime.spec, len(self._scheduler.running))
+        self._config = self._scheduler.config = config
+        self._queue.config = _queue_config(config)
+        self._wake.notify()
 
     @property
     def healthy(self) -> bool:
@@ -236,3 +240,24 @@ class GenerationEngine:
         present = [task for task in tasks if task is not None]
         deadlines = [task.deadline for task in present if task.deadline is not None]
         return min((task.priority for task in present), default=Priority.IDLE), min(deadlines, default=None)
+
+
+def _check_step(config: GenerationConfig, spec: DecoderSpec, running: int = 0) -> None:
+    """Raise `StartError` if a full batch leaves no room for a chunk of a prompt in the step."""
+    at_least = max(config.max_num_seqs, running) + spec.block_size
+    if config.max_num_batched_tokens < at_least:
+        raise StartError(
+            f"max_num_batched_tokens must be at least max_num_seqs plus a KV block, here "
+            f"{at_least}, not {config.max_num_batched_tokens}",
+            param="max_num_batched_tokens",
+        )
+
+
+def _queue_config(config: GenerationConfig) -> EngineConfig:
+    return EngineConfig(
+        max_batch_size=config.max_num_seqs,
+        max_batch_cost=config.max_num_seqs,  # a task's cost is the steps it takes part in
+        padded=False,
+        max_queue_ms=config.max_queue_ms,
+        max_queue_items=config.max_queue_seqs,
+    )

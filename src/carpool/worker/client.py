@@ -22,9 +22,10 @@ from carpool.errors import (
     Overloaded,
     WorkerDied,
 )
+from carpool.inference_engine import Policy
 from carpool.worker import protocol
 from carpool.worker.answers import Embeddings, Scores
-from carpool.worker.config import WorkerConfig
+from carpool.worker.config import WhenLoading, WorkerConfig
 from carpool.worker.connection import Connection, News
 from carpool.worker.generation import Generation
 from carpool.worker.model_manager import ModelManager
@@ -251,11 +252,51 @@ class WorkerClient:
         self._manager.unload(state)
         return self.models[state.name]
 
-    async def set(self, key: str, value: str | float) -> None:
-        """Change a setting of the running worker, see `protocol.Set`. Raises `InvalidRequest`."""
-        if self._connection is None:
-            raise self._refusal()
-        await self._connection.call(protocol.Set(next(self._ids), key, value))
+    @property
+    def config(self) -> WorkerConfig:
+        """The settings in force."""
+        return self._config
+
+    async def configure(
+        self,
+        *,
+        gate_policy: Policy | None = None,
+        load_on_demand: bool | None = None,
+        when_loading: WhenLoading | None = None,
+    ) -> None:
+        """Change settings while the worker runs; None leaves one as it is.
+
+        Raises `StartError` for a bad value, and `WorkerDied` if the worker ends meanwhile.
+        """
+        given = {
+            "gate_policy": gate_policy,
+            "load_on_demand": load_on_demand,
+            "when_loading": when_loading,
+        }
+        config = replace(self._config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+        if config.gate_policy != self._config.gate_policy and self._connection is not None:
+            await self._connection.call(protocol.Set(next(self._ids), "gate_policy", config.gate_policy))
+        self._config = config
+        self._supervisor.config = replace(config, models=())
+        self._states.announce()  # who waits for a model may be refused now
+
+    async def tune(self, knobs: protocol.Knobs, name: str | None = None) -> None:
+        """Change knobs of one model or of all of them, loaded or not; a later life of the worker keeps them.
+
+        Raises `ModelNotFound`, `InvalidRequest` for a bad value, and `WorkerDied` if the worker ends
+        meanwhile.
+        """
+        names = list(self.models) if name is None else [self.resolve(name).name]
+        for each in names:
+            await self._manager.tune(each, knobs)
+
+    def set_limit(self, name: str, limit: int | None) -> None:
+        """Change how many requests a model may have at once; None: as many as its queue takes.
+
+        Raises `ModelNotFound`.
+        """
+        self._limits[self.resolve(name).name] = limit
+        self._states.announce()
 
     # The worker's lives.
 

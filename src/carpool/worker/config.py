@@ -14,6 +14,9 @@ from carpool.errors import StartError
 from carpool.inference_engine import POLICIES, Policy
 from carpool.models.reference import ModelReference, Source
 
+WhenLoading = Literal["refuse", "wait"]
+"""What a request does whose model is not up yet: 503 with the progress, or wait for it."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
@@ -88,8 +91,7 @@ class WorkerConfig:
     """Memory that all loaded models may take together, weights and KV memory; None: no bound."""
     load_on_demand: bool = False
     """Whether a request loads a model that is not loaded; otherwise it is refused."""
-    when_loading: Literal["refuse", "wait"] = "refuse"
-    """What a request does whose model is not up yet: 503 with the progress, or wait for it."""
+    when_loading: WhenLoading = "refuse"
     drain_s: float = 30.0
     """How long a stop waits for running requests, in seconds."""
     restart_backoff_s: float = 0.5

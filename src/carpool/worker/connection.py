@@ -19,9 +19,17 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 1.0
 """How long the stream of a dead worker may stay open: a process that it started may hold its end."""
 
-Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | protocol.Embed | protocol.Score
-"""Calls that end with one message."""
 _Request = protocol.Generate | protocol.Embed | protocol.Score
+Call = (
+    protocol.Weigh
+    | protocol.Load
+    | protocol.Unload
+    | protocol.Set
+    | protocol.Tune
+    | protocol.Embed
+    | protocol.Score
+)
+"""Calls that end with one message."""
 
 News = protocol.Hello | protocol.Progress | protocol.Stats
 

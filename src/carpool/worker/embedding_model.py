@@ -2,16 +2,18 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from carpool import encoders
 from carpool.encoders import Embedder, Inputs, Reranker
-from carpool.inference_engine import Priority
+from carpool.inference_engine import EngineConfig, Priority
 from carpool.runtimes.encoder import ClassifierRuntime, EncoderRuntime
 from carpool.worker.hosted import Description
-from carpool.worker.protocol import Embed, Result, Score, Scores
+from carpool.worker.protocol import Embed, Knobs, Result, Score, Scores
 
 
 class Encoder:
@@ -27,6 +29,15 @@ class Encoder:
     def steps(self) -> int:
         """Batches of the embedder."""
         return self._embedder.batches
+
+    @property
+    def knobs(self) -> Knobs:
+        """See `hosted.HostedModel`."""
+        return _knobs(self._embedder.batch_config)
+
+    def tune(self, knobs: Knobs) -> None:
+        """See `hosted.HostedModel`."""
+        self._embedder.batch_config = _tuned(self._embedder.batch_config, knobs)
 
     async def embed(self, request: Embed) -> Result:
         """See `hosted.EmbeddingModel`."""
@@ -72,6 +83,15 @@ class CrossEncoder:
         """Batches of the reranker."""
         return self._reranker.batches
 
+    @property
+    def knobs(self) -> Knobs:
+        """See `hosted.HostedModel`."""
+        return _knobs(self._reranker.batch_config)
+
+    def tune(self, knobs: Knobs) -> None:
+        """See `hosted.HostedModel`."""
+        self._reranker.batch_config = _tuned(self._reranker.batch_config, knobs)
+
     async def score(self, request: Score) -> Scores:
         """See `hosted.ScoringModel`."""
         scores = await self._reranker.score(
@@ -89,6 +109,15 @@ class CrossEncoder:
         """Finish what was accepted, then free the device."""
         await self._reranker.stop()
         await asyncio.to_thread(self._runtime.close)
+
+
+def _knobs(config: EngineConfig) -> Knobs:
+    return Knobs(config.max_batch_size, config.batch_wait_ms, config.weight)
+
+
+def _tuned(config: EngineConfig, knobs: Knobs) -> EngineConfig:
+    changes = {name: value for name, value in msgspec.structs.asdict(knobs).items() if value is not None}
+    return replace(config, **changes)
 
 
 def _deadline(request: Embed | Score) -> float | None:

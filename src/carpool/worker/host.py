@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from carpool.errors import CarpoolError, InvalidRequest, ModelFailed, ModelNotFound
+from carpool.errors import CarpoolError, InvalidRequest, ModelFailed, ModelNotFound, StartError
 from carpool.inference_engine import DeviceGate, InvalidConfig
 from carpool.telemetry import Registry
 from carpool.worker.config import WorkerConfig
 from carpool.worker.hosted import Emit, HostedModel
-from carpool.worker.protocol import Load, Progress, Weigh
+from carpool.worker.protocol import Knobs, Load, Progress, Weigh
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class ModelHost:
                 model = await self._loader.load(load, self._surroundings(emit, on_progress))
         finally:
             self._loading.remove(load.model)
+        model.tune(load.knobs)
         self._models[load.model] = model
         return model
 
@@ -89,6 +90,13 @@ class ModelHost:
         model = self.get(name)
         del self._models[name]
         await model.close()
+
+    def tune(self, name: str, knobs: Knobs) -> None:
+        """Change knobs of a model. Raises `ModelNotFound`, and `InvalidRequest` for a bad value."""
+        try:
+            self.get(name).tune(knobs)
+        except (StartError, InvalidConfig) as error:
+            raise InvalidRequest(str(error)) from error
 
     def set(self, key: str, value: str | float) -> None:
         """Change a setting: `gate_policy`. Raises `InvalidRequest` for another key or a bad value."""

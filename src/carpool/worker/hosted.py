@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from carpool.worker.protocol import Embed, Error, Generate, Result, Score, Scores, Step
+from carpool.worker.protocol import Embed, Error, Generate, Knobs, Result, Score, Scores, Step
 
 Emit = Callable[[Step | Error], None]
 """Takes what a generating model sends of its own accord: its steps, and errors that end accepted requests."""
@@ -33,6 +33,15 @@ class HostedModel(Protocol):
     @property
     def steps(self) -> int:
         """Batches or steps it has finished, failed ones included."""
+        ...
+
+    @property
+    def knobs(self) -> Knobs:
+        """What is in force."""
+        ...
+
+    def tune(self, knobs: Knobs) -> None:
+        """Change knobs, from the next batch on. Raises `StartError` or `InvalidConfig` for a bad value."""
         ...
 
     async def close(self) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import Any
 
 from carpool.errors import ContextLengthExceeded, InvalidRequest
 from carpool.generation import (
@@ -26,7 +27,7 @@ from carpool.worker import protocol
 from carpool.worker.errors import as_error
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import Description
-from carpool.worker.protocol import Generate, Step, StepEntry
+from carpool.worker.protocol import Generate, Knobs, Step, StepEntry
 
 
 class LanguageModel:
@@ -61,6 +62,17 @@ class LanguageModel:
     def steps(self) -> int:
         """Steps of the engine."""
         return self._engine.steps
+
+    @property
+    def knobs(self) -> Knobs:
+        """See `HostedModel`."""
+        config = self._engine.config
+        return Knobs(config.max_num_seqs, config.admission_window_ms, config.weight)
+
+    def tune(self, knobs: Knobs) -> None:
+        """See `HostedModel`."""
+        config = self._engine.config
+        self._engine.config = replace(config, **_changes(knobs, config, self._runtime.spec.block_size))
 
     async def generate(self, request: Generate, accept: Callable[[int], None]) -> None:
         """Render and tokenise in a thread, then hand over to the engine; see `GeneratingModel`."""
@@ -132,6 +144,15 @@ class LanguageModel:
         # The choices of a request fail together, with one error for all.
         for request_id, error in {o.request_id: o.error for o in outputs if o.error is not None}.items():
             self._emit(as_error(request_id, error))
+
+
+def _changes(knobs: Knobs, config: GenerationConfig, block_size: int) -> dict[str, Any]:
+    """What knobs change in a config. A step grows with its batch, so that prompts keep half of it."""
+    changes: dict[str, Any] = {"admission_window_ms": knobs.batch_wait_ms, "weight": knobs.weight}
+    if (size := knobs.max_batch_size) is not None:
+        step_tokens = max(config.max_num_batched_tokens, 2 * size, size + block_size)
+        changes |= {"max_num_seqs": size, "max_num_batched_tokens": step_tokens}
+    return {name: value for name, value in changes.items() if value is not None}
 
 
 def _entry(output: SequenceOutput) -> StepEntry:

@@ -11,6 +11,7 @@ from carpool.models.tokenizer import Tokenizer
 from carpool.worker import protocol
 from carpool.worker.config import WorkerConfig
 from carpool.worker.connection import Connection
+from carpool.worker.protocol import Knobs
 from carpool.worker.states import ModelState, ModelStates
 from carpool.worker.usage import ModelUsage
 
@@ -37,6 +38,8 @@ class ModelManager:
         self._usage = usage
         self._call_ids = call_ids
         self._wanted = {model.name for model in config.models if model.preload}
+        self._knobs = dict.fromkeys(self._configs, Knobs())
+        """What was set while the server ran; it survives the worker's lives."""
         self._promised: dict[str, int] = {}
         self._making_room = asyncio.Lock()
         self._connection: Connection | None = None
@@ -70,6 +73,13 @@ class ModelManager:
             self._forget(name)
         elif state.phase not in ("unloading", "unloaded"):
             raise InvalidRequest(f"The model `{name}` is loading ({state.phase}); unload it when it is up.")
+
+    async def tune(self, name: str, knobs: Knobs) -> None:
+        """Change knobs of a model, loaded or not. Raises `InvalidRequest` and `WorkerDied`."""
+        if self._connection is not None and self._states.by_name[name].phase == "ready":
+            await self._connection.call(protocol.Tune(next(self._call_ids), name, knobs))
+        self._knobs[name] = knobs.over(self._knobs[name])
+        self._states.update(name, knobs=knobs.over(self._states.by_name[name].knobs))
 
     # The worker's lives.
 
@@ -158,10 +168,13 @@ class ModelManager:
         return weighed.memory_bytes
 
     async def _build(self, connection: Connection, name: str) -> None:
-        config = self._configs[name]
-        message = protocol.Load(next(self._call_ids), name, config.reference, dict(config.options))
+        config, knobs = self._configs[name], self._knobs[name]
+        message = protocol.Load(next(self._call_ids), name, config.reference, dict(config.options), knobs)
         try:
             loaded: protocol.Loaded = await connection.call(message)
+            while (meanwhile := self._knobs[name]) is not knobs:
+                knobs = meanwhile
+                await connection.call(protocol.Tune(next(self._call_ids), name, knobs))
             if loaded.tokenizer is not None:
                 self.tokenizers[name] = await asyncio.to_thread(Tokenizer.from_json, loaded.tokenizer)
         except WorkerDied:
@@ -182,6 +195,7 @@ class ModelManager:
                 context_length=loaded.context_length,
                 dimensions=loaded.dimensions,
                 memory_bytes=loaded.memory_bytes,
+                knobs=knobs.over(loaded.knobs),
                 details=loaded.details,
             )
 

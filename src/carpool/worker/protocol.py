@@ -4,7 +4,7 @@ Every message with an `id` but `Cancel` is a call, and every call has exactly on
 `Done`, `Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the
 `n` choices.
 
-    gateway → worker   Weigh  Load  Unload  Set  Generate  Embed  Score  Cancel
+    gateway → worker   Weigh  Load  Unload  Set  Tune  Generate  Embed  Score  Cancel
     worker → gateway   Hello  Progress  Weighed  Loaded  Done  Accepted  Step  Result  Scores  Error  Stats
 """
 
@@ -17,6 +17,22 @@ from carpool.telemetry import Metric
 
 CANCELLED = "cancelled"
 """The finish reason, or the error code, of what ended because of a `Cancel`."""
+
+
+class Knobs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What can be changed of a model while it runs. None: as it is."""
+
+    max_batch_size: int | None = None
+    """Items per batch of an encoder, sequences that run together in a language model."""
+    batch_wait_ms: float | None = None
+    """How long a batch waits for company, in ms; 0: not at all."""
+    weight: float | None = None
+    """Its share of the device under the gate's policy `wfq`, relative to the other models'."""
+
+    def over(self, other: "Knobs") -> "Knobs":
+        """The other ones with what is set here in their place."""
+        own = {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+        return msgspec.structs.replace(other, **own)
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -37,6 +53,9 @@ class Weigh(Source, tag="weigh", frozen=True):
 
 class Load(Source, tag="load", frozen=True):
     """Fetch, build and compile a model. Answered by `Progress` and then `Loaded` or `Error` with `id`."""
+
+    knobs: Knobs = Knobs()
+    """Over what the options say."""
 
 
 class Unload(msgspec.Struct, tag="unload", frozen=True):
@@ -146,6 +165,14 @@ class Set(msgspec.Struct, tag="set", frozen=True):
     value: str | int | float
 
 
+class Tune(msgspec.Struct, tag="tune", frozen=True):
+    """Change knobs of a loaded model; they hold from its next batch on. Answered by `Done`."""
+
+    id: int
+    model: str
+    knobs: Knobs
+
+
 class Hello(msgspec.Struct, tag="hello", frozen=True):
     """The worker is up. `epoch` differs between two lives of a worker."""
 
@@ -191,10 +218,12 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True):
     dimensions: int | None = None
     memory_bytes: int = 0
     """As `Weighed` tells it."""
+    knobs: Knobs = Knobs()
+    """In force."""
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):
-    """An `Unload` or `Set` is carried out."""
+    """An `Unload`, `Set` or `Tune` is carried out."""
 
     id: int
 
@@ -263,5 +292,5 @@ class Stats(msgspec.Struct, tag="stats", frozen=True):
     metrics: list[Metric]
 
 
-ToWorker = Weigh | Load | Unload | Set | Generate | Embed | Score | Cancel
+ToWorker = Weigh | Load | Unload | Set | Tune | Generate | Embed | Score | Cancel
 FromWorker = Hello | Progress | Weighed | Loaded | Done | Accepted | Step | Result | Scores | Error | Stats

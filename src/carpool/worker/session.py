@@ -16,7 +16,7 @@ from carpool.worker.hosted import EmbeddingModel, GeneratingModel, ScoringModel
 HEARTBEAT_S = 1.0
 
 _CANCELLABLE = protocol.Generate | protocol.Embed | protocol.Score
-Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | _CANCELLABLE
+Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | protocol.Tune | _CANCELLABLE
 End = protocol.Weighed | protocol.Loaded | protocol.Done | protocol.Result | protocol.Scores | protocol.Error
 
 
@@ -129,6 +129,9 @@ class Session:
             case protocol.Unload():
                 await self._host.unload(message.model)
                 return protocol.Done(message.id)
+            case protocol.Tune():
+                self._host.tune(message.model, message.knobs)
+                return protocol.Done(message.id)
             case protocol.Set():
                 self._host.set(message.key, message.value)
                 return protocol.Done(message.id)
@@ -168,6 +171,7 @@ class Session:
             about.tokenizer,
             about.dimensions,
             about.memory_bytes,
+            model.knobs,
         )
 
     async def _send_stats(self) -> None:

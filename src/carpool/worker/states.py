@@ -10,6 +10,7 @@ import msgspec
 
 from carpool.errors import ModelNotFound
 from carpool.worker.config import ModelConfig
+from carpool.worker.protocol import Knobs
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +40,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """Of an embedding."""
     memory_bytes: int | None = None
     """Weights and KV memory."""
+    knobs: Knobs = Knobs()
+    """In force, or what will be when it is loaded."""
     details: dict[str, Any] = {}
 
 

@@ -22,7 +22,8 @@ class Supervisor:
     """
 
     def __init__(self, config: WorkerConfig, spawn: Spawn, live: Callable[[Life], Awaitable[None]]) -> None:
-        self._config = config
+        self.config = config
+        """Of the next life."""
         self._spawn = spawn
         self._live = live
         self._failures = 0
@@ -41,14 +42,14 @@ class Supervisor:
                 how = await self._one_life()
             except OSError as error:
                 how = f"no process: {error}"
-            if self._failures >= self._config.restart_attempts:
+            if self._failures >= self.config.restart_attempts:
                 _log.error("the worker ended (%s) and is given up", how)
                 return how
             _log.warning("the worker ended (%s), the next one starts in %.1f s", how, self._delay_s)
             await asyncio.sleep(self._delay_s)
 
     async def _one_life(self) -> str:
-        life = await self._spawn(self._config)
+        life = await self._spawn(self.config)
         try:
             await self._live(life)
         finally:
@@ -73,5 +74,5 @@ class Supervisor:
 
     @property
     def _delay_s(self) -> float:
-        backoff_s = self._config.restart_backoff_s * 2.0 ** max(self._failures - 1, 0)
-        return min(backoff_s, self._config.restart_backoff_max_s)
+        backoff_s = self.config.restart_backoff_s * 2.0 ** max(self._failures - 1, 0)
+        return min(backoff_s, self.config.restart_backoff_max_s)

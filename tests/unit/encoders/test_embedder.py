@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,17 @@ async def queued(embedder: Embedder, number: int) -> None:
     """Wait until this many inputs wait for a batch."""
     while embedder.waiting < number:  # noqa: ASYNC110  # the queue has no event for it
         await asyncio.sleep(0)
+
+
+async def test_the_batch_size_changes_while_it_runs(start: Start) -> None:
+    async with start(EncoderConfig(max_batch_size=2)) as (embedder, encoder):
+        first = await occupied(embedder, encoder)
+        calls = asyncio.gather(*(embedder.embed([[i + 2]]) for i in range(6)))
+        await queued(embedder, 6)
+        embedder.batch_config = replace(embedder.batch_config, max_batch_size=6)
+        encoder.release()
+        await asyncio.gather(first, calls)
+        assert [len(batch) for batch in encoder.batches] == [1, 6]
 
 
 async def test_token_ids_are_taken_as_they_are_and_results_are_in_order(start: Start) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,28 @@ async def test_all_outputs_of_a_step_come_in_one_call() -> None:
             await journey.receiver.end(request_id)
         assert [len(call) for call in journey.receiver.calls] == [8] * 10
         assert journey.engine.steps == 10
+
+
+async def test_the_bounds_change_while_it_runs() -> None:
+    decoder = SimulatedDecoder(num_blocks=512)
+    config = GenerationConfig(max_num_seqs=4, max_num_batched_tokens=64)
+    async with trip(decoder, config) as journey:
+        for request_id in range(8):
+            journey.submit(request_id, prompt(4, salt=request_id), 40)
+        await journey.receiver.tokens(0, 5)
+        assert max(len(batch.samples) for batch in decoder.batches) == 4
+        journey.engine.config = replace(config, max_num_seqs=8)
+        await journey.receiver.tokens(7, 5)
+        assert max(len(batch.samples) for batch in decoder.batches) == 8
+        journey.engine.config = replace(config, max_num_seqs=2)  # those that run stay in
+        for request_id in range(8, 12):
+            journey.submit(request_id, prompt(4, salt=request_id), 40)
+        for request_id in range(12):
+            await journey.receiver.end(request_id)
+            assert journey.receiver.text(request_id) == alone(prompt(4, salt=request_id), 40)
+        assert [len(batch.samples) for batch in decoder.batches[-40:]] == [2] * 40
+        with pytest.raises(StartError, match="max_num_batched_tokens"):
+            journey.engine.config = replace(config, max_num_seqs=64)
 
 
 async def test_a_request_joins_while_others_run() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from carpool.errors import InvalidRequest, ModelFailed
+from carpool.errors import InvalidRequest, ModelFailed, StartError
 from carpool.models.tokenizer import Tokenizer
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
@@ -20,6 +20,7 @@ from carpool.worker.hosted import Description, HostedModel
 from carpool.worker.protocol import (
     Embed,
     Generate,
+    Knobs,
     Load,
     Progress,
     Result,
@@ -51,13 +52,26 @@ def _open_event() -> asyncio.Event:
     return event
 
 
-class EchoModel:
+class Tuned:
+    """Has knobs that change nothing."""
+
+    def __init__(self) -> None:
+        self.knobs = Knobs(4, 0.0, 1.0)
+
+    def tune(self, knobs: Knobs) -> None:
+        if knobs.max_batch_size == 13:
+            raise StartError("max_batch_size must not be 13")
+        self.knobs = knobs.over(self.knobs)
+
+
+class EchoModel(Tuned):
     """Says the prompt, one token a step for every choice; all running choices share the steps.
 
     While `going` is not set it makes no step, while `admitting` is not set it accepts nothing.
     """
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:
+        super().__init__()
         self.tokenizer = byte_tokenizer()
         self.description = Description(
             task="generate", context_length=64, details={"kind": "echo"}, tokenizer=self.tokenizer.to_json()
@@ -114,13 +128,14 @@ class EchoModel:
             self._emit(Step(self._name, entries))
 
 
-class EchoEncoder:
+class EchoEncoder(Tuned):
     """A text's vector is its number of bytes and its first byte; a score is the number of shared letters.
 
     While `going` is not set it answers nothing.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.description = Description(task="embed", context_length=64, details={}, dimensions=2)
         self.steps = 0
         self.going = _open_event()

@@ -3,14 +3,23 @@
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from carpool.errors import InvalidRequest, ModelFailed, ModelLoading, ModelNotFound, PayloadTooLarge
+from carpool.errors import (
+    InvalidRequest,
+    ModelFailed,
+    ModelLoading,
+    ModelNotFound,
+    PayloadTooLarge,
+    StartError,
+)
 from carpool.worker import framing, protocol
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
+from carpool.worker.protocol import Knobs
 from tests.unit.worker.echo import CHAT, EMBED, Lives, idle, read_all, request, settled, started, until
 
 
@@ -233,14 +242,46 @@ async def test_a_model_that_cannot_be_loaded_says_why_and_the_others_serve() -> 
         await idle(client, lives)
 
 
-async def test_the_gate_policy_can_be_set() -> None:
+async def test_settings_change_while_the_worker_runs_and_survive_it() -> None:
     async with started(EMBED) as (client, lives):
-        await client.set("gate_policy", "wfq")
+        await client.configure(gate_policy="wfq")
         assert lives.last.host.gate.policy == "wfq"
-        with pytest.raises(InvalidRequest, match="policy must be one of"):
-            await client.set("gate_policy", "nice")
-        with pytest.raises(InvalidRequest, match="no setting"):
-            await client.set("colour", 3)
+        with pytest.raises(StartError, match="gate_policy must be one of"):
+            await client.configure(gate_policy="nice")  # type: ignore[arg-type]
+        assert client.config.gate_policy == "wfq"
+        lives.last.kill()
+        await until(lambda: lives.live)
+        await settled(client)
+        assert lives.last.host.gate.policy == "wfq"
+
+
+async def test_knobs_change_while_a_model_runs_and_survive_its_worker() -> None:
+    async with started(CHAT, replace(EMBED, preload=False)) as (client, lives):
+        assert client.models["echo"].knobs == Knobs(4, 0.0, 1.0)
+        await client.tune(Knobs(max_batch_size=2), "parrot")
+        await client.tune(Knobs(batch_wait_ms=5.0))  # of all, loaded or not
+        assert lives.last.chat.knobs == client.models["echo"].knobs == Knobs(2, 5.0, 1.0)
+        client.load("embed")
+        await settled(client)
+        assert lives.last.encoder.knobs == client.models["embed"].knobs == Knobs(4, 5.0, 1.0)
+        with pytest.raises(InvalidRequest, match="max_batch_size must not be 13"):
+            await client.tune(Knobs(max_batch_size=13), "echo")
+        lives.last.kill()
+        await until(lambda: lives.live)
+        await settled(client)
+        assert lives.last.chat.knobs == client.models["echo"].knobs == Knobs(2, 5.0, 1.0)
+        await idle(client, lives)
+
+
+async def test_a_knob_that_is_set_while_its_model_loads_holds() -> None:
+    async with started(replace(EMBED, preload=False)) as (client, lives):
+        lives.loading.clear()
+        client.load("embed")
+        await until(lambda: client.models["embed"].phase == "building")
+        await client.tune(Knobs(max_batch_size=2), "embed")
+        lives.loading.set()
+        await settled(client)
+        assert lives.last.encoder.knobs == client.models["embed"].knobs == Knobs(2, 0.0, 1.0)
 
 
 async def test_snapshots_hold_the_workers_metrics() -> None:

@@ -13,7 +13,7 @@ from carpool.worker.config import WorkerConfig
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import GeneratingModel, HostedModel
 from carpool.worker.loading import FileLoader
-from carpool.worker.protocol import Load
+from carpool.worker.protocol import Knobs, Load
 from tests.unit.models.tiny_vocabulary import write_vocabulary
 from tests.unit.runtimes.tiny_decoders import CONTEXT_LENGTH, DECODERS, VOCAB_SIZE
 
@@ -43,6 +43,9 @@ async def test_every_architecture_becomes_a_generating_model(tmp_path: Path, nam
     assert (description.task, description.context_length) == ("generate", CONTEXT_LENGTH)
     assert description.details["architecture"] == DECODERS[name].architecture
     assert description.details["chat_template"] == "fallback"
+    assert description.memory_bytes > 8 << 20  # KV memory and the weights
+    model.tune(Knobs(max_batch_size=600, weight=2.0))
+    assert model.knobs == Knobs(600, 0.0, 2.0)
     await model.close()
 
 

@@ -17,7 +17,7 @@ from carpool.worker.config import WorkerConfig
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import EmbeddingModel, HostedModel, ScoringModel
 from carpool.worker.loading import FileLoader
-from carpool.worker.protocol import Embed, Load, Score
+from carpool.worker.protocol import Embed, Knobs, Load, Score
 from tests.unit.encoders.tiny_checkpoints import BY_NAME, DOCUMENTS, QUERY, Tiny
 
 FIXTURES = Path(__file__).parent.parent / "encoders/fixtures"
@@ -57,6 +57,8 @@ async def test_a_classifier_with_one_label_is_a_reranker(load: LoadTiny, name: s
     model = await load(BY_NAME[name], precision="f32")
     assert (model.description.task, model.description.context_length) == ("rerank", 40)
     assert model.description.dimensions is None
+    model.tune(Knobs(batch_wait_ms=2.0))
+    assert model.knobs == Knobs(32, 2.0, 1.0)
     assert isinstance(model, ScoringModel)
     assert not isinstance(model, EmbeddingModel)
     raw = await model.score(Score(5, name, QUERY, DOCUMENTS, truncate=True, raw=True))
