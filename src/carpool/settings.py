@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from carpool.cache.config import CacheConfig
 from carpool.errors import StartError
-from carpool.gateway.config import EmbeddingsConfig, GatewayConfig, KeyConfig, RerankConfig
+from carpool.gateway.config import EmbeddingsConfig, GatewayConfig, KeyConfig, RerankConfig, check_distinct
+from carpool.gateway.key_file import KeyFile
 from carpool.models.source import DEFAULT_DIRECTORY
 from carpool.models.starter import CHAT_MODEL, EMBEDDING_MODEL
 from carpool.worker.config import ModelConfig, WorkerConfig
@@ -28,6 +29,7 @@ _ELSEWHERE: dict[tuple[str, ...], str] = {
     ("gateway", "host"): "host",
     ("gateway", "port"): "port",
     ("gateway", "keys"): "keys",
+    ("gateway", "keys_file"): "keys_file",
     ("gateway", "embeddings"): "embeddings",
     ("gateway", "rerank"): "rerank",
     ("worker", "models"): "models",
@@ -100,6 +102,8 @@ class Settings(BaseModel):
     batch_wait_ms: float | None = None
     auth: AuthSettings = AuthSettings()
     keys: tuple[KeyConfig, ...] = ()
+    keys_file: Path | None = None
+    """What `carpool keys` writes; None: keys.json in `model_dir`."""
     gateway: GatewayConfig = GatewayConfig()
     embeddings: EmbeddingsConfig = EmbeddingsConfig()
     rerank: RerankConfig = RerankConfig()
@@ -124,16 +128,26 @@ class Settings(BaseModel):
 
     def gateway_config(self) -> GatewayConfig:
         """The gateway's config with what has a name of its own at the top."""
-        if self.auth.required and not self.keys:
+        key_file = self.key_file()
+        from_file = key_file.read()
+        check_distinct((*self.keys, *from_file))
+        if self.auth.required and not self.keys and not from_file:
             raise StartError("auth.required is set, but there are no keys: `carpool keys create` makes one")
-        return dataclasses.replace(
+        config = dataclasses.replace(
             self.gateway,
             host=self.host,
             port=self.port,
             keys=self.keys,
+            keys_file=key_file.path,
             embeddings=self.embeddings,
             rerank=self.rerank,
         )
+        config.check_keys(from_file)
+        return config
+
+    def key_file(self) -> KeyFile:
+        """The keys file."""
+        return KeyFile(self.keys_file or self.model_dir / "keys.json")
 
 
 @dataclass(frozen=True, slots=True)

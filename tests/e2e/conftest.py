@@ -25,6 +25,7 @@ def start(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             {
                 "CARPOOL_MODEL_DIR": str(model_directory),
                 "CARPOOL_CACHE__PATH": str(directory / "answers.sqlite3"),
+                "CARPOOL_KEYS_FILE": str(directory / "keys.json"),
                 **(env or {}),
             },
             free_port(),

@@ -15,7 +15,7 @@ def carpool(*args: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_created_key_is_admitted_by_the_lines_that_come_with_it(tmp_path: Path) -> None:
-    done = carpool("keys", "create", "--name", "web", "--scope", "inference", "--scope", "metrics")
+    done = carpool("keys", "create", "--print", "--name", "web", "--scope", "inference", "--scope", "metrics")
     assert done.returncode == 0
     key = done.stdout.splitlines()[0].removeprefix("The key, shown once: ")
     config = tmp_path / "carpool.yaml"

@@ -1,49 +1,108 @@
-"""`carpool keys create`: a key to give away, and its hash for the settings."""
+"""`carpool keys`: making, listing and revoking API keys."""
 
 import argparse
 import hashlib
 import secrets
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import get_args
 
 from carpool.cache.config import Mode
-from carpool.cli.options import Commands
-from carpool.gateway.config import CacheScope
+from carpool.cli.options import Commands, add_config, settings_of
+from carpool.errors import StartError
+from carpool.gateway.config import CacheScope, KeyConfig
 
 _SCOPES = ("inference", "admin", "metrics")
 
 
 def add_to(commands: Commands) -> None:
     """Add the command."""
-    parser = commands.add_parser("keys", help="make an API key")
-    parser.add_argument("action", choices=("create",))
-    parser.add_argument("--name", default="default", help="what the key is called in the settings")
-    parser.add_argument("--tenant", help="whose cache and fair share its requests use; default: the name")
-    parser.add_argument(
+    actions = commands.add_parser("keys", help="make, list and revoke API keys").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    create = actions.add_parser("create", help="make a key and admit it; a running server takes it at once")
+    create.add_argument("--name", default="default", help="what logs and `keys list` call it")
+    create.add_argument("--tenant", help="whose cache and fair share its requests use; default: the name")
+    create.add_argument(
         "--scope", action="append", choices=_SCOPES, help="may be repeated; default inference"
     )
-    parser.add_argument(
+    create.add_argument(
         "--cache", choices=get_args(Mode), help="how answers to its requests are cached; default: cache.mode"
     )
-    parser.add_argument(
+    create.add_argument(
         "--cache-scope",
         choices=get_args(CacheScope),
         default="key",
         help="user: answers are shared only within one end user (the field `user`); default key",
     )
-    parser.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print a fresh key and the lines that admit it. The key itself is stored nowhere."""
-    key = f"sk-carpool-{secrets.token_urlsafe(32)}"
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    scopes = ", ".join(arguments.scope or ["inference"])
-    cache = f"\n    cache: {arguments.cache}" if arguments.cache else ""
-    if arguments.cache_scope != "key":
-        cache += f"\n    cache_scope: {arguments.cache_scope}"
-    print(
-        f"The key, shown once: {key}\n\nFor the settings file:\n\nkeys:\n"
-        f"  - name: {arguments.name}\n    hash: sha256:{digest}\n"
-        f"    tenant: {arguments.tenant or arguments.name}\n    scopes: [{scopes}]{cache}"
+    create.add_argument(
+        "--print", action="store_true", help="admit it nowhere: print the lines for a settings file"
     )
+    create.set_defaults(run=_create)
+    listing = actions.add_parser("list", help="show the keys, never their text")
+    listing.set_defaults(run=_list)
+    revoke = actions.add_parser("revoke", help="admit a key no more; a running server heeds it at once")
+    revoke.add_argument("name", metavar="NAME")
+    revoke.set_defaults(run=_revoke)
+    for action in (create, listing, revoke):
+        add_config(action)
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    """Print a fresh key, the only time that its text is seen, and admit its hash. Raises `StartError`."""
+    text = f"sk-carpool-{secrets.token_urlsafe(32)}"
+    key = KeyConfig(
+        hash=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
+        name=arguments.name,
+        tenant=arguments.tenant or arguments.name,
+        scopes=tuple(arguments.scope or ["inference"]),
+        cache=arguments.cache,
+        cache_scope=arguments.cache_scope,
+        created=int(time.time()),
+    )
+    shown = f"The key, shown once: {text}"
+    if arguments.print:
+        print("\n".join((shown, "", "For the settings file:", "", *_lines(key))))
+        return 0
+    settings = settings_of(arguments)
+    if any(key.name == other.name for other in settings.keys):
+        raise StartError(f"there is a key {key.name!r} in the settings file; choose another name")
+    file = settings.key_file()
+    file.add(key)
+    print(f"{shown}\nIts hash is in {file.path}.")
+    return 0
+
+
+def _lines(key: KeyConfig) -> Iterator[str]:
+    """A key as it stands in a settings file."""
+    yield "keys:"
+    yield f"  - name: {key.name}"
+    yield f"    hash: {key.hash}"
+    yield f"    tenant: {key.tenant}"
+    yield f"    scopes: [{', '.join(key.scopes)}]"
+    if key.cache is not None:
+        yield f"    cache: {key.cache}"
+    if key.cache_scope != "key":
+        yield f"    cache_scope: {key.cache_scope}"
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    file = settings.key_file()
+    for keys, origin in ((settings.keys, "settings"), (file.read(), str(file.path))):
+        for key in keys:
+            created = "-"
+            if key.created is not None:
+                created = datetime.fromtimestamp(key.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            print("\t".join((key.name, key.tenant, ",".join(key.scopes), created, origin)))
+    return 0
+
+
+def _revoke(arguments: argparse.Namespace) -> int:
+    settings = settings_of(arguments)
+    if any(key.name == arguments.name for key in settings.keys):
+        raise StartError(f"the key {arguments.name!r} is in the settings file: remove it there and restart")
+    settings.key_file().remove(arguments.name)
+    print(f"{arguments.name}: revoked")
     return 0

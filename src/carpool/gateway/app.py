@@ -32,6 +32,7 @@ from carpool.gateway.error_reply import envelope
 from carpool.gateway.front_door import FrontDoor
 from carpool.gateway.health import live, ready
 from carpool.gateway.host_guard import HostGuard
+from carpool.gateway.key_ring import KeyRing
 from carpool.gateway.live_settings import SettingsAdmin
 from carpool.gateway.loop_lag import watch_loop_lag
 from carpool.gateway.metrics import GatewayMetrics, metrics_page
@@ -132,9 +133,9 @@ def _middleware(config: GatewayConfig, metrics: GatewayMetrics, drain: Drain) ->
                 expose_headers=["x-request-id", "retry-after", "x-carpool-cache", "x-carpool-model"],
             )
         )
-    if not config.keys:
-        layers.append(Middleware(HostGuard, config=config))
-    layers.append(Middleware(Authentication, keys=config.keys))
+    keys = KeyRing(config)
+    layers.append(Middleware(HostGuard, config=config, keys=keys))
+    layers.append(Middleware(Authentication, keys=keys))
     return layers
 
 

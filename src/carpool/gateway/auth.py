@@ -2,16 +2,14 @@
 
 import base64
 import binascii
-import hashlib
-import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from carpool.errors import Forbidden, InvalidKey
 from carpool.gateway.call import Call, header
-from carpool.gateway.config import KeyConfig
 from carpool.gateway.config import Scope as KeyScope
 from carpool.gateway.error_reply import send_error
+from carpool.gateway.key_ring import KeyRing
 
 OPEN_PREFIX = "/health/"
 """Where paths begin that answer without a key."""
@@ -21,20 +19,20 @@ _PAGES = ("/dashboard", "/docs", "/openapi.json", "/metrics")
 
 
 class Authentication:
-    """Nothing but `/health/` gets past it without a known key. Without configured keys all is `local`'s."""
+    """Nothing but `/health/` gets past it without a known key. Where none is needed all is `local`'s."""
 
-    def __init__(self, app: ASGIApp, keys: tuple[KeyConfig, ...]) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self._app = app
-        self._keys = [(bytes.fromhex(key.hash.removeprefix("sha256:")), key) for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         if scope["type"] == "http":
             call, path = Call.of(scope), scope["path"]
-            if not self._keys:
+            if not self._keys.closed:
                 call.tenant, call.scopes = "local", frozenset({"inference", "metrics", "admin"})
             elif not path.startswith(OPEN_PREFIX):
-                key = self._identify(_presented(scope, is_page(path)))
+                key = self._keys.identify(_presented(scope, is_page(path)))
                 if key is None:
                     error = InvalidKey("A valid API key is needed: `Authorization: Bearer <key>`.")
                     call.error = error.code
@@ -44,17 +42,6 @@ class Authentication:
                 call.tenant, call.key, call.scopes = key.tenant, key.name, frozenset(key.scopes)
                 call.cache, call.per_user = key.cache, key.cache_scope == "user"
         await self._app(scope, receive, send)
-
-    def _identify(self, presented: bytes | None) -> KeyConfig | None:
-        """The key with this text. Every hash is compared, so the time taken tells nothing."""
-        if presented is None:
-            return None
-        digest = hashlib.sha256(presented).digest()
-        found = None
-        for known, key in self._keys:
-            if hmac.compare_digest(known, digest):
-                found = key
-        return found
 
 
 class Scoped:

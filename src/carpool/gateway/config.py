@@ -3,7 +3,9 @@
 import ipaddress
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from carpool.cache.config import Mode
@@ -35,6 +37,8 @@ class KeyConfig:
     cache_scope: CacheScope = "key"
     """`user`: answers are shared only between requests that name the same end user in the field `user`, and
     those that name none bypass the cache. For front ends that serve many people with one key."""
+    created: int | None = None
+    """When it was made, in Unix seconds; None where nobody noted it."""
 
     def __post_init__(self) -> None:
         if not self.tenant:
@@ -58,6 +62,16 @@ class KeyConfig:
             raise StartError(
                 f"keys: cache_scope of {self.name} must be key or user, not {self.cache_scope!r}"
             )
+
+
+def check_distinct(keys: Collection[KeyConfig]) -> None:
+    """Raise `StartError` if keys share a name or a hash."""
+    names = [key.name for key in keys]
+    for name in names:
+        if names.count(name) > 1:
+            raise StartError(f"keys: every key needs a name of its own, {name} is there twice")
+    if len({key.hash for key in keys}) < len(keys):
+        raise StartError("keys: two of them have the same hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +110,9 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     keys: tuple[KeyConfig, ...] = ()
-    """Empty: everybody on this machine is the tenant `local`."""
+    """Those of the settings file."""
+    keys_file: Path | None = None
+    """Further ones, see `key_file`. Without any, everybody on this machine is the tenant `local`."""
     allowed_hosts: tuple[str, ...] = ()
     """Further host names a keyless server answers to; without keys a foreign name may be DNS rebinding."""
     cors_origins: tuple[str, ...] = ()
@@ -112,16 +128,9 @@ class GatewayConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise StartError(f"port must be between 0 and 65535, not {self.port}")
-        if not self.keys and not self.is_loopback:
-            raise StartError(
-                f"host {self.host} is open to other machines, so at least one of `keys` must be set "
-                "(carpool keys create makes one); 127.0.0.1 needs none"
-            )
-        names = [key.name for key in self.keys]
-        if len(set(names)) < len(names):
-            raise StartError("keys: every key needs a name of its own")
-        if len({key.hash for key in self.keys}) < len(self.keys):
-            raise StartError("keys: two of them have the same hash")
+        if not self.keys and self.keys_file is None:
+            self.check_keys(())
+        check_distinct(self.keys)
         for origin in self.cors_origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise StartError(
@@ -132,6 +141,14 @@ class GatewayConfig:
                 raise StartError(f"gateway.{attribute} must be at least 1, not {getattr(self, attribute)}")
         if not 0 < self.request_timeout_s < math.inf:
             raise StartError(f"gateway.request_timeout_s must be above 0, not {self.request_timeout_s}")
+
+    def check_keys(self, from_file: Collection[KeyConfig]) -> None:
+        """Raise `StartError` if there is no key and other machines can reach the server."""
+        if not self.keys and not from_file and not self.is_loopback:
+            raise StartError(
+                f"host {self.host} is open to other machines, so at least one of `keys` must be set "
+                "(carpool keys create makes one); 127.0.0.1 needs none"
+            )
 
     @property
     def is_loopback(self) -> bool:

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from carpool.errors import Forbidden
 from carpool.gateway.call import header
 from carpool.gateway.config import GatewayConfig
+from carpool.gateway.key_ring import KeyRing
 
 _OWN_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -17,8 +18,9 @@ class HostGuard:
     Only for keyless servers: with keys, a page that has none gets nothing anyway.
     """
 
-    def __init__(self, app: ASGIApp, config: GatewayConfig) -> None:
+    def __init__(self, app: ASGIApp, config: GatewayConfig, keys: KeyRing) -> None:
         self._app = app
+        self._keys = keys
         self._hosts = frozenset(
             name.lower().strip("[]") for name in (*_OWN_NAMES, config.host, *config.allowed_hosts)
         )
@@ -26,7 +28,7 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and not self._keys.closed:
             self._check(scope)
         await self._app(scope, receive, send)
 
