@@ -11,15 +11,15 @@ from carpool.gateway.config import Scope as KeyScope
 from carpool.gateway.error_reply import send_error
 from carpool.gateway.key_ring import KeyRing
 
-OPEN_PREFIX = "/health/"
-"""Where paths begin that answer without a key."""
+OPEN = frozenset({"/health/live", "/health/ready"})
+"""The paths that answer without a key."""
 
 _PAGES = ("/dashboard", "/docs", "/openapi.json", "/metrics")
 """What people open in a browser, which asks for the key as the password of HTTP Basic."""
 
 
 class Authentication:
-    """Nothing but `/health/` gets past it without a known key. Where none is needed all is `local`'s."""
+    """Nothing but `OPEN` gets past it without a known key. Where none is needed all is `local`'s."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class Authentication:
             call, path = Call.of(scope), scope["path"]
             if not self._keys.closed:
                 call.tenant, call.scopes = "local", frozenset({"inference", "metrics", "admin"})
-            elif not path.startswith(OPEN_PREFIX):
+            elif path not in OPEN:
                 key = self._keys.identify(_presented(scope, is_page(path)))
                 if key is None:
                     error = InvalidKey("A valid API key is needed: `Authorization: Bearer <key>`.")

@@ -2,13 +2,15 @@
 
 import base64
 import hashlib
+import hmac
+from typing import Any
 
 import httpx2
 import pytest
 from starlette.routing import Route
 
 from carpool.gateway.config import GatewayConfig, KeyConfig, Scope
-from tests.unit.gateway.serving import CHAT_PATH, Service, chat
+from tests.unit.gateway.serving import CHAT_PATH, RawCall, Service, chat
 
 KEYS: dict[str, tuple[Scope, ...]] = {
     "ask": ("inference",),
@@ -24,8 +26,17 @@ UNKNOWN = [
     "/healthy",
     "/health",
     "//health/live",
+    "/health/",
+    "/health/other",
+    "/health/live/",
+    "/health%2Flive/x",
+    "/V1/models",
+    "/admin/",
+    "/admin/nothing",
+    "/admin/keys",
     "/docs/x",
     "/static/x",
+    "/favicon.ico",
 ]
 SCOPES: dict[str, Scope | None] = {
     "/v1/chat/completions": "inference",
@@ -161,3 +172,45 @@ async def test_browsers_may_send_the_key_as_a_password_for_pages_only() -> None:
     async with service.http() as http:
         assert (await http.get("/dashboard")).headers["www-authenticate"].startswith("Basic")
         assert (await http.get("/v1/models")).headers["www-authenticate"] == "Bearer"
+
+
+async def test_every_hash_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+    compare = hmac.compare_digest
+
+    def counted(known: bytes, presented: bytes) -> bool:
+        compared.append((known, presented))
+        return compare(known, presented)
+
+    monkeypatch.setattr("carpool.gateway.key_ring.hmac.compare_digest", counted)
+    for presented in ("sk-ask", "sk-all", "sk-wrong"):
+        compared.clear()
+        async with keyed().http(authorization=f"Bearer {presented}") as http:
+            await http.get("/v1/models")
+        assert len(compared) == len(KEYS)  # whichever it is, and if it is none
+        assert {len(each) for pair in compared for each in pair} == {32}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health/live/../../v1/models", "/health/../admin/settings", "/health//live", "\\health/live", ""],
+)
+async def test_paths_that_are_written_oddly_open_nothing(path: str) -> None:
+    """As they come over the wire: HTTP clients would tidy them up."""
+    call = RawCall(keyed().app, path, b"{}")
+    await call.leave()
+    assert call.status == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/admin/models", "/dashboard/feed", "/nothing"])
+async def test_websockets_are_refused(path: str) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    await keyed().app({"type": "websocket", "path": path, "headers": [], "state": {}}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
