@@ -21,7 +21,10 @@ __all__ = ["HttpServer", "create_app"]
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn with our endings: signals drain and exit 0, a model that fails to come up exits 2."""
+    """uvicorn with our endings.
+
+    Signals drain and exit 0, a worker that is given up exits 1, a model that fails to come up exits 2.
+    """
 
     def __init__(self, app: FastAPI, listener: socket.socket, client: WorkerClient, drain_s: float) -> None:
         super().__init__(
@@ -43,14 +46,14 @@ class HttpServer(uvicorn.Server):
         self._client = client
 
     async def run(self) -> int:  # type: ignore[override]  # uvicorn's own starts an event loop
-        """Serve until a signal or until a model fails to come up."""
+        """Serve until a signal (0), until a model fails to come up, or until the worker is given up (1)."""
         # uvicorn raises a caught signal again when it is done; the exit status is ours to choose.
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _ignore)
         host, port = self._listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"listening on {url}", flush=True)
-        watch = asyncio.create_task(self._come_up(url))
+        watch = asyncio.create_task(self._watch(url))
         try:
             await self.serve(sockets=[self._listener])
         finally:
@@ -59,9 +62,7 @@ class HttpServer(uvicorn.Server):
             if self.force_exit:
                 await self.lifespan.shutdown()  # which uvicorn then leaves out
             await self._client.stop(self._drain_left_s())
-        if not watch.cancelled() and (error := watch.exception()) is not None:
-            raise error
-        return 0
+        return 0 if watch.cancelled() else watch.result()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains: new requests are refused, running ones end; the second does not wait."""
@@ -79,13 +80,17 @@ class HttpServer(uvicorn.Server):
             return 0.0
         return max(0.0, self._signalled_s + self._drain_s - time.monotonic())
 
-    async def _come_up(self, url: str) -> None:
+    async def _watch(self, url: str) -> int:
         try:
             await show_progress(self._client)
         except StartError:
             self.should_exit = True
             raise
         print(_welcome(url, self._client), flush=True)
+        reason = await self._client.gave_up()
+        print(f"carpool: {reason}; the server ends", file=sys.stderr, flush=True)
+        self.should_exit = True
+        return 1
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

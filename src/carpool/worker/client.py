@@ -33,6 +33,7 @@ from carpool.worker.process import Life, Spawn, WorkerProcess
 from carpool.worker.states import ModelState, ModelStates
 from carpool.worker.supervisor import Supervisor
 from carpool.worker.usage import ModelUsage
+from carpool.worker.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
@@ -300,15 +301,23 @@ class WorkerClient:
 
     # The worker's lives.
 
+    async def gave_up(self) -> str:
+        """Wait until no further life of the worker will be tried; returns why."""
+        while self._given_up is None:
+            await self.changed(self.version)
+        return self._given_up
+
     async def _supervise(self) -> None:
         how = await self._supervisor.run()
         self._given_up = f"the worker process does not stay up ({how})"
         for name in self.models:
             self._states.update(name, phase="failed", error=self._given_up)
+        self._states.announce()
 
     async def _live(self, life: Life) -> None:
         """One life: load the models and route messages until it ends."""
-        connection = self._connection = Connection(life, self._hear, self.usage)
+        watchdog = Watchdog(self._config, self.usage)
+        connection = self._connection = Connection(life, self._hear, self.usage, watchdog)
         self._manager.begin_life(connection, self._supervisor.came_up)
         try:
             await connection.serve()

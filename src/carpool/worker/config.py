@@ -94,6 +94,11 @@ class WorkerConfig:
     when_loading: WhenLoading = "refuse"
     drain_s: float = 30.0
     """How long a stop waits for running requests, in seconds."""
+    heartbeat_timeout_s: float = 30.0
+    """A worker that sends nothing for so long is stuck and restarted, in seconds."""
+    step_timeout_s: float = 300.0
+    """A worker that takes no step for so long while requests wait is stuck and restarted, in seconds. Longer
+    than the longest step of the largest model."""
     restart_backoff_s: float = 0.5
     """Wait before the first restart of a worker that died, in seconds; doubles with every failed life."""
     restart_backoff_max_s: float = 30.0
@@ -118,6 +123,10 @@ class WorkerConfig:
             value = getattr(self, attribute)
             if value is not None and not 0 <= value < math.inf:
                 raise StartError(f"{attribute} must be finite and not negative, not {value}")
+        for attribute in ("heartbeat_timeout_s", "step_timeout_s"):
+            value = getattr(self, attribute)
+            if not 3 <= value < math.inf:
+                raise StartError(f"{attribute} must be finite and at least 3, not {value}")
         if not self.restart_backoff_max_s >= self.restart_backoff_s:
             raise StartError("restart_backoff_max_s must be at least restart_backoff_s")
 

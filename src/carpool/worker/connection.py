@@ -13,10 +13,11 @@ from carpool.worker.framing import FramingError, read_frames
 from carpool.worker.generation import Generation
 from carpool.worker.process import Life
 from carpool.worker.usage import ModelUsage
+from carpool.worker.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
-_LAST_WORDS_S = 1.0
+_LAST_WORDS_S = 0.5
 """How long the stream of a dead worker may stay open: a process that it started may hold its end."""
 
 _Request = protocol.Generate | protocol.Embed | protocol.Score
@@ -42,8 +43,11 @@ class Connection:
     belong to no call, `usage` is told of requests to models.
     """
 
-    def __init__(self, life: Life, on_news: Callable[[News], None], usage: ModelUsage) -> None:
+    def __init__(
+        self, life: Life, on_news: Callable[[News], None], usage: ModelUsage, watchdog: Watchdog
+    ) -> None:
         self._life = life
+        self._watchdog = watchdog
         self._on_news = on_news
         self._usage = usage
         self._models: dict[int, str] = {}
@@ -100,11 +104,16 @@ class Connection:
             self._life.writer.write(protocol.Cancel(call_id))
 
     async def serve(self) -> None:
-        """Route messages until the worker is gone or its stream turns out to be garbage."""
+        """Route messages until the worker is gone, is stuck, or its stream turns out to be garbage."""
         reading = asyncio.create_task(self._read())
         waiting = asyncio.create_task(self._life.wait())
+        watching = asyncio.create_task(self._watchdog.stuck())
         try:
-            await asyncio.wait({reading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading, waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                _log.error("the worker is stuck: %s", watching.result())
+                self._life.kill()
+                return
             if waiting.done():  # what it sent before its end is still read
                 await asyncio.wait({reading}, timeout=_LAST_WORDS_S)
             if reading.done():
@@ -112,6 +121,7 @@ class Connection:
         finally:
             reading.cancel()
             waiting.cancel()
+            watching.cancel()
 
     async def _read(self) -> None:
         decoder = msgspec.msgpack.Decoder(protocol.FromWorker)
@@ -132,6 +142,7 @@ class Connection:
             raise self._refusal()
 
     def _route(self, message: protocol.FromWorker) -> None:
+        self._watchdog.hear(message)
         match message:
             case protocol.Step(entries=entries):
                 for entry in entries:

@@ -12,8 +12,7 @@ from carpool.worker.errors import as_error
 from carpool.worker.framing import FrameWriter, read_frames
 from carpool.worker.host import ModelHost
 from carpool.worker.hosted import EmbeddingModel, GeneratingModel, ScoringModel
-
-HEARTBEAT_S = 1.0
+from carpool.worker.watchdog import HEARTBEAT_S
 
 _CANCELLABLE = protocol.Generate | protocol.Embed | protocol.Score
 Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | protocol.Tune | _CANCELLABLE

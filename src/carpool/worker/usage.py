@@ -28,6 +28,11 @@ class ModelUsage:
         """Requests without an end yet."""
         return self._open[name]
 
+    @property
+    def open_in_all(self) -> int:
+        """Requests to any model."""
+        return self._open.total()
+
     def idle_s(self, name: str) -> float:
         """Seconds since the model's last request ended; 0 while it has one, infinite before its first."""
         if self._open[name]:

@@ -80,6 +80,7 @@ class EchoModel(Tuned):
         self.running: dict[tuple[int, int], list[int]] = {}
         self.going = _open_event()
         self.admitting = _open_event()
+        self.finish_reason = "length"
         self._name = name
         self._emit = surroundings.emit
         self._work = asyncio.Event()
@@ -123,7 +124,7 @@ class EchoModel(Tuned):
             logprobs = [(-1.0, [(token_id, -1.0)]) for token_id in token_ids]
             if not left:
                 del self.running[key]
-            entries.append(StepEntry(*key, token_ids, logprobs, None if left else "length"))
+            entries.append(StepEntry(*key, token_ids, logprobs, None if left else self.finish_reason))
         if entries:
             self._emit(Step(self._name, entries))
 
@@ -199,7 +200,8 @@ class LocalLife:
         self.reader, writer = await asyncio.open_unix_connection(sock=ours, limit=READ_BUFFER_BYTES)
         self.writer = FrameWriter(writer)
         reader, self._worker_writer = await asyncio.open_unix_connection(sock=theirs)
-        self.session = Session(self.host, reader, FrameWriter(self._worker_writer))
+        self._frames = FrameWriter(self._worker_writer)
+        self.session = Session(self.host, reader, self._frames)
         self._task = asyncio.create_task(self.session.run())
         return self
 
@@ -222,6 +224,10 @@ class LocalLife:
 
     def send_garbage(self) -> None:
         self._worker_writer.write(b"\0\0\0\0")
+
+    def freeze(self) -> None:
+        """It says nothing any more, and does not end."""
+        self._frames.write = lambda message: None  # type: ignore[method-assign]
 
     def kill(self) -> None:
         """All of a sudden, as a killed process ends."""

@@ -63,6 +63,43 @@ async def test_garbage_from_the_worker_ends_its_life() -> None:
         assert len(lives.all) == 2
 
 
+@pytest.fixture
+def quick_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousandth of the time between two heartbeats, and between two looks at them."""
+    monkeypatch.setattr("carpool.worker.watchdog.TICK_S", 0.001)
+    monkeypatch.setattr("carpool.worker.session.HEARTBEAT_S", 0.001)
+
+
+@pytest.mark.usefixtures("quick_watchdog")
+async def test_a_worker_without_a_heartbeat_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
+    async with started(EMBED) as (client, lives):
+        stuck = lives.last
+        stuck.freeze()
+        embedding = asyncio.create_task(client.embed(protocol.Embed(0, "embed", ["abc"])))
+        with pytest.raises(WorkerDied) as refused:
+            await embedding
+        assert refused.value.retryable
+        assert stuck.killed
+        await settled(client)
+        assert (await client.embed(protocol.Embed(0, "embed", ["abc"]))).tokens == [3]
+    assert "sent nothing for 30 s" in caplog.text
+
+
+@pytest.mark.usefixtures("quick_watchdog")
+async def test_a_worker_that_takes_no_step_while_requests_wait_is_restarted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with started(CHAT, step_timeout_s=60.0) as (client, lives):
+        stuck = lives.last
+        stuck.chat.going.clear()
+        with pytest.raises(WorkerDied):
+            await read_all(await client.generate(request("hello")))
+        assert stuck.killed
+        await settled(client)
+        assert await read_all(await client.generate(request("again"))) == ["again"]
+    assert "taken no step for 60 s" in caplog.text
+
+
 async def test_a_worker_that_never_comes_up_is_given_up() -> None:
     attempts = 0
 

@@ -139,13 +139,13 @@ async def until_phase(client: WorkerClient, name: str, phase: str) -> None:
 
 async def test_kill_9_ends_every_stream_once_and_the_next_life_serves(llama: ModelConfig) -> None:
     async with started(llama) as (client, processes):
-        generations = [await client.generate(endless(f"stream {i}")) for i in range(16)]
+        generations = [await client.generate(endless(f"stream {i}")) for i in range(50)]
         for generation in generations:
             await anext(generation)
         os.kill(processes.all[0].pid, signal.SIGKILL)
         async with asyncio.timeout(10):
             outcomes = await asyncio.gather(*map(read_all, generations), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 16
+        assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 50
         assert client.open_requests == 0
         await settled(client)
         again = await client.generate(endless("again", max_tokens=4))
@@ -178,6 +178,22 @@ async def test_cancelling_frees_the_sequences_and_their_memory(llama: ModelConfi
             await generation.aclose()
         await metric(client, "carpool_sequences_running", 0)
         await metric(client, "carpool_kv_blocks_used", 0)
+
+
+async def test_a_stopped_process_is_killed_and_replaced(
+    llama: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with started(llama) as (client, processes):
+        running = await client.generate(endless("stream"))
+        await anext(running)
+        with monkeypatch.context() as faster:
+            faster.setattr("carpool.worker.watchdog.TICK_S", 0.03)
+            os.kill(processes.all[0].pid, signal.SIGSTOP)
+            with pytest.raises(WorkerDied):
+                await read_all(running)
+        assert await processes.all[0].wait() == "signal 9"
+        await settled(client)
+        assert len([delta async for delta in await client.generate(endless("again", max_tokens=4))]) == 4
 
 
 async def test_a_worker_ends_when_nobody_holds_its_socket() -> None:

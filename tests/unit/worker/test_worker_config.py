@@ -35,6 +35,7 @@ def test_threads_default_to_the_cores() -> None:
         ({"reference": "pypi:x"}, "pypi:x"),
         ({"reference": ""}, "malformed"),
         ({"reference": "hf:a/b", "name": "a name"}, "'a name' is not a model name"),
+        ({"reference": "hf:a/b", "max_concurrent_requests": 0}, "max_concurrent_requests of b must be"),
         ({"reference": "hf:a/b", "aliases": ("",)}, "'' is not a model name"),
     ],
 )
@@ -51,6 +52,9 @@ def test_bad_models_are_refused(fields: dict[str, Any], message: str) -> None:
         ({"max_batch_size": 0}, "max_batch_size must be at least 1"),
         ({"batch_wait_ms": -1.0}, "batch_wait_ms must be finite and not negative"),
         ({"drain_s": float("nan")}, "drain_s must be finite and not negative"),
+        ({"step_timeout_s": 2.0}, "step_timeout_s must be finite and at least 3"),
+        ({"memory_budget_bytes": 0}, "memory_budget_bytes must be at least 1"),
+        ({"when_loading": "hope"}, "when_loading must be refuse or wait"),
         ({"restart_attempts": 0}, "restart_attempts must be at least 1"),
         ({"restart_backoff_s": 9.0, "restart_backoff_max_s": 1.0}, "restart_backoff_max_s must be at least"),
         (
