@@ -10,7 +10,7 @@ class Answer(msgspec.Struct, frozen=True):
 
     text: str
     finish_reason: str
-    """Only `stop` is ever stored; followers of a request in flight may see `length`."""
+    """Only `stop` is ever stored; followers of a request in flight may see `length` and `tool_calls`."""
     prompt_tokens: int
     completion_tokens: int
     request_id: str

@@ -7,7 +7,7 @@ from carpool.cache.in_flight import LeaderLost
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
 from carpool.cache.service import AnswerCache
-from carpool.gateway.reply import GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
+from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
 from carpool.worker.client import WorkerClient
 from carpool.worker.protocol import Generate
 
@@ -24,6 +24,8 @@ class Question:
     stop: Sequence[str]
     query: Query | None
     """Its terms in the cache; None where it has none, which goes for several prompts."""
+    ending: Ending | None = None
+    """The finish reason of a whole text, where the model's own is not all there is to it."""
 
 
 class Answers:
@@ -64,7 +66,7 @@ class Answers:
         except BaseException:
             lookup.lead.abandon()
             raise
-        return GeneratedReply(generation, lookup.lead, question.request_id, n=1)
+        return GeneratedReply(generation, lookup.lead, question.request_id, 1, question.ending)
 
     async def _generate(self, question: Question) -> Reply:
         replies: list[Reply] = []

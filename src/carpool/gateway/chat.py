@@ -1,5 +1,7 @@
 """`POST /v1/chat/completions`."""
 
+from functools import partial
+
 import msgspec
 
 from carpool.cache.query import chat_query
@@ -20,13 +22,23 @@ class ChatCompletions(TextRoute):
         messages = [message.plain() for message in request.messages]
         max_tokens = request.max_completion_tokens or request.max_tokens
         top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
+        tools = msgspec.to_builtins(request.usable_tools) or None
         query = None
         if (cache := asked.services.cache) is not None:
             fields = asked.query_fields(max_tokens, top_logprobs)
-            query = chat_query(cache.config, messages=messages, **fields)
-        generate = asked.generate(max_tokens, top_logprobs, messages=messages)
-        return Question(asked.request_id, [generate], request.stops, query)
+            query = chat_query(cache.config, messages=messages, tools=tools, **fields)
+        generate = asked.generate(max_tokens, top_logprobs, messages=messages, tools=tools)
+        ending = partial(_ending, request) if tools else None
+        return Question(asked.request_id, [generate], request.stops, query, ending)
 
     def form(self, request: ChatRequest, asked: Asked) -> Form:
         """See `TextRoute`."""
-        return ChatForm(asked.request_id, asked.created, asked.model, request.include_usage)
+        parser = request.call_parser if request.usable_tools else None
+        return ChatForm(asked.request_id, asked.created, asked.model, request.include_usage, parser)
+
+
+def _ending(request: ChatRequest, text: str, finish_reason: str) -> str:
+    """The finish reason of a whole reply with tools, given the model's own."""
+    parser = request.call_parser()
+    parser.push(text)
+    return parser.ending(finish_reason)

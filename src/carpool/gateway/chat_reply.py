@@ -1,10 +1,14 @@
 """The bodies and chunks of chat completions."""
 
+import secrets
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from carpool.gateway.reply import Piece
+from carpool.gateway.tool_parser import CallPart, ToolCallParser
 from carpool.gateway.usage import Usage
 from carpool.worker.generation import TokenLogprob
 
@@ -33,12 +37,30 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
 
+class FunctionCall(msgspec.Struct, frozen=True):
+    """A function that the model asks to be called."""
+
+    name: str
+    arguments: str
+    """A JSON object, as text."""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A tool that the model asks for; its result goes into a message with the role `tool`."""
+
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class AssistantMessage(msgspec.Struct, frozen=True):
     """The model's turn."""
 
     role: Literal["assistant"]
-    content: str
+    content: str | None
+    """None where there are only tool calls."""
     refusal: None = None
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -48,6 +70,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    """stop, length or tool_calls."""
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,11 +84,28 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage
 
 
+class FunctionCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a chunk adds to a function call."""
+
+    arguments: str
+    name: str | None = None
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a chunk adds to a tool call; its first one has the id, the type and the name."""
+
+    index: int
+    function: FunctionCallDelta
+    id: str | None = None
+    type: Literal["function"] | None = None
+
+
 class ChatDelta(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a chunk adds to a message."""
 
     role: str | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True):
@@ -85,18 +125,28 @@ class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    usage: Usage | UnsetType | None = UNSET
     """Present if asked for: null but in the last chunk."""
 
 
 class ChatForm:
     """Writes one request's reply."""
 
-    def __init__(self, request_id: str, created: int, model: str, include_usage: bool) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        created: int,
+        model: str,
+        include_usage: bool,
+        call_parser: Callable[[], ToolCallParser] | None = None,
+    ) -> None:
+        """`call_parser` makes a parser for each choice, where there may be tool calls."""
         self._id = f"chatcmpl-{request_id}"
         self._created = created
         self._model = model
-        self._usage = None if include_usage else msgspec.UNSET
+        self._usage = None if include_usage else UNSET
+        self._call_parser = call_parser
+        self._parsers: dict[int, ToolCallParser] = {}
 
     def opening(self, choices: int) -> list[msgspec.Struct]:
         """The chunks that begin each choice."""
@@ -104,14 +154,19 @@ class ChatForm:
 
     def chunks(self, piece: Piece) -> list[msgspec.Struct]:
         """The chunks of a piece; none for a piece without text."""
+        text, calls, finish_reason = self._apart(piece)
         logprobs = _logprobs(piece.logprobs)
-        chunks: list[msgspec.Struct] = []
-        if piece.text or logprobs:
-            chunks.append(self._chunk(ChatChunkChoice(piece.index, ChatDelta(content=piece.text), logprobs)))
-        if piece.finish_reason is not None:
-            end = ChatChunkChoice(piece.index, ChatDelta(), finish_reason=piece.finish_reason)
-            chunks.append(self._chunk(end))
-        return chunks
+        deltas = [ChatDelta(tool_calls=[_call_delta(call)]) for call in calls]
+        if text or (logprobs and not deltas):
+            deltas.insert(0, ChatDelta(content=text))
+        # The tokens of a piece are told with the first of its chunks.
+        chunks = [
+            ChatChunkChoice(piece.index, delta, None if place else logprobs)
+            for place, delta in enumerate(deltas)
+        ]
+        if finish_reason is not None:
+            chunks.append(ChatChunkChoice(piece.index, ChatDelta(), finish_reason=finish_reason))
+        return [self._chunk(chunk) for chunk in chunks]
 
     def usage_chunk(self, usage: Usage) -> msgspec.Struct:
         """The chunk after the last choice's end."""
@@ -123,9 +178,29 @@ class ChatForm:
             id=self._id,
             created=self._created,
             model=self._model,
-            choices=[_choice(index, pieces) for index, pieces in enumerate(choices)],
+            choices=[self._choice(index, pieces) for index, pieces in enumerate(choices)],
             usage=usage,
         )
+
+    def _choice(self, index: int, pieces: list[Piece]) -> ChatChoice:
+        logprobs = [token for piece in pieces for token in piece.logprobs or ()]
+        text = "".join(piece.text for piece in pieces)
+        content, parts, finish_reason = self._apart(Piece(index, text, pieces[-1].finish_reason or "stop"))
+        calls = _whole_calls(parts)
+        message = AssistantMessage(
+            "assistant", content if content or not calls else None, tool_calls=calls or UNSET
+        )
+        return ChatChoice(index, message, _logprobs(logprobs or None), finish_reason or "stop")
+
+    def _apart(self, piece: Piece) -> tuple[str, list[CallPart], str | None]:
+        """What a piece adds to the text and to the calls, and the reason if it is the last."""
+        if self._call_parser is None:
+            return piece.text, [], piece.finish_reason
+        parser = self._parsers.get(piece.index) or self._parsers.setdefault(piece.index, self._call_parser())
+        text, calls = parser.push(piece.text)
+        if piece.finish_reason is None:
+            return text, calls, None
+        return text + parser.flush(), calls, parser.ending(piece.finish_reason)
 
     def _chunk(self, choice: ChatChunkChoice) -> ChatChunk:
         return ChatChunk(
@@ -133,14 +208,26 @@ class ChatForm:
         )
 
 
-def _choice(index: int, pieces: list[Piece]) -> ChatChoice:
-    logprobs = [token for piece in pieces for token in piece.logprobs or ()]
-    return ChatChoice(
-        index,
-        AssistantMessage("assistant", "".join(piece.text for piece in pieces)),
-        _logprobs(logprobs or None),
-        pieces[-1].finish_reason or "stop",
-    )
+def _call_delta(part: CallPart) -> ToolCallDelta:
+    function = FunctionCallDelta(part.arguments, part.name)
+    if part.name is None:
+        return ToolCallDelta(part.place, function)
+    return ToolCallDelta(part.place, function, _call_id(), "function")
+
+
+def _whole_calls(parts: list[CallPart]) -> list[ToolCall]:
+    names = [part.name for part in parts if part.name is not None]
+    arguments = [""] * len(names)
+    for part in parts:
+        arguments[part.place] += part.arguments
+    return [
+        ToolCall(_call_id(), "function", FunctionCall(name, text))
+        for name, text in zip(names, arguments, strict=True)
+    ]
+
+
+def _call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
 
 
 def _logprobs(tokens: list[TokenLogprob] | None) -> ChatLogprobs | None:

@@ -6,7 +6,10 @@ import msgspec
 from msgspec import Meta
 
 from carpool.errors import InvalidRequest
+from carpool.gateway.grammar_schema import TextFormat
 from carpool.gateway.sampling_schema import Label, Positive, SamplingFields
+from carpool.gateway.tool_parser import ToolCallParser
+from carpool.gateway.tool_schema import Choice, Tool, Tools, calls_grammar, check_tools
 from carpool.gateway.validation import require_default
 
 
@@ -17,13 +20,30 @@ class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str
 
 
+class CalledFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the model asked for."""
+
+    name: Label
+    arguments: str
+    """A JSON object, as text."""
+
+
+class CalledTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A call from an earlier reply."""
+
+    function: CalledFunction
+    type: Literal["function"] = "function"
+    id: Label | None = None
+    index: int | None = None
+
+
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One turn. Fields that clients repeat from earlier replies are accepted."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: Label | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_calls: Annotated[list[CalledTool], Meta(max_length=256)] | None = None
     tool_call_id: Label | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -42,10 +62,12 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             message["content"] = (
                 self.content if isinstance(self.content, str) else msgspec.to_builtins(self.content)
             )
-        for name in ("name", "tool_calls", "tool_call_id", "reasoning_content"):
+        for name in ("name", "tool_call_id", "reasoning_content"):
             value = getattr(self, name)
             if value is not None:
                 message[name] = value
+        if self.tool_calls:
+            message["tool_calls"] = msgspec.to_builtins(self.tool_calls)
         return message
 
 
@@ -58,16 +80,18 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    """false: at most one call in a reply."""
+
     # Accepted and without effect here.
     modalities: list[Literal["text"]] | None = None
-    parallel_tool_calls: bool | None = None
     prediction: Any = None
     reasoning_effort: Label | None = None
     verbosity: Label | None = None
 
-    # Not served yet, but for the values that ask for nothing.
-    tools: list[Any] | None = None
-    tool_choice: Any = None
+    # Not served, but for the values that ask for nothing.
     functions: list[Any] | None = None
     function_call: Any = None
     audio: Any = None
@@ -78,9 +102,32 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
         super().check()
         if self.top_logprobs is not None and not self.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
-        require_default("tools", self.tools, (None, []))
-        require_default("tool_choice", self.tool_choice, (None, "none", "auto"))
+        check_tools(self.tools, self.tool_choice)
+        if self.usable_tools and self.structured_outputs is not None:
+            raise InvalidRequest(
+                "`structured_outputs` cannot be combined with `tools`; `response_format` can.",
+                param="structured_outputs",
+            )
         require_default("functions", self.functions, (None, []))
         require_default("function_call", self.function_call, (None, "none", "auto"))
         require_default("audio", self.audio)
         require_default("web_search_options", self.web_search_options)
+
+    @property
+    def usable_tools(self) -> list[Tool]:
+        """The tools that the reply may call."""
+        return [] if self.tool_choice == "none" or self.tools is None else self.tools
+
+    def sampling(self) -> dict[str, Any]:
+        """See `SamplingFields`."""
+        fields = super().sampling()
+        if self.usable_tools:
+            parallel = self.parallel_tool_calls is not False
+            answer = fields.get("grammar")
+            fields["grammar"] = calls_grammar(self.usable_tools, self.tool_choice, parallel, answer)
+        return fields
+
+    def call_parser(self) -> ToolCallParser:
+        """A parser for one reply with these tools."""
+        free = self.response_format is None or isinstance(self.response_format, TextFormat)
+        return ToolCallParser(anywhere=free)

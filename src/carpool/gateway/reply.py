@@ -5,7 +5,7 @@ All three are read alike: take the `pieces`, then look at `tokens`, and `aclose`
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +23,7 @@ class Piece:
     index: int
     text: str
     finish_reason: str | None = None
-    """`stop` or `length` in a choice's last piece."""
+    """`stop`, `length` or `tool_calls` in a choice's last piece."""
     logprobs: list[TokenLogprob] | None = None
 
 
@@ -121,14 +121,26 @@ def _answer_of(flight: Follower) -> Answer:
     return flight.answer
 
 
+Ending = Callable[[str, str], str]
+"""From a whole text and the model's finish reason to the reply's."""
+
+
 class GeneratedReply:
     """What the model writes. If it leads a flight, its text is shared and kept."""
 
-    def __init__(self, generation: Generation, lead: Leader | None, request_id: str, n: int) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        lead: Leader | None,
+        request_id: str,
+        n: int,
+        ending: Ending | None = None,
+    ) -> None:
         self._generation = generation
         self._lead = lead
         self._request_id = request_id
         self._unfinished = n
+        self._ending = ending
         self._texts: list[str] = []
         self.tokens = Tokens(generation.prompt_tokens)
 
@@ -153,11 +165,14 @@ class GeneratedReply:
         if delta.text:
             self._texts.append(delta.text)
             self._lead.publish(delta.text)
-        if delta.finish_reason is not None:
+        if (finish_reason := delta.finish_reason) is not None:
+            text = "".join(self._texts)
             self._lead.complete(
                 Answer(
-                    text="".join(self._texts),
-                    finish_reason=delta.finish_reason,
+                    text=text,
+                    finish_reason=finish_reason
+                    if self._ending is None
+                    else self._ending(text, finish_reason),
                     prompt_tokens=self.tokens.prompt,
                     completion_tokens=self.tokens.completion,
                     request_id=self._request_id,

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
@@ -19,6 +20,10 @@ from carpool.models.tokenizer import Tokenizer
 from . import grammar_check
 from .grammar import Grammar, reason_of
 from .grammar_check import LIMITS, MAX_CPU_S, MAX_MEMORY_BYTES, TokenList
+from .tool_grammar import tool_grammar
+
+if TYPE_CHECKING:
+    from llguidance._lib import JsonCompileOptions
 
 MAX_GRAMMARS = 32
 """Compiled grammars that are kept, the most recently used ones."""
@@ -39,6 +44,8 @@ class GrammarKind(StrEnum):
     """Rust's syntax without look-around and back-references; the whole text must match."""
     LARK = "lark"
     """The dialect of Lark that llguidance reads."""
+    TOOL_CALLS = "tool_calls"
+    """What `tool_grammar` reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,17 +154,27 @@ class GrammarCompiler:
             raise _invalid(done.stdout)
 
 
+_JSON_OPTIONS: "JsonCompileOptions" = {
+    "whitespace_pattern": _WHITESPACE,
+    "lenient": False,
+    "coerce_one_of": False,
+}
+
+
 def _json_schema(text: str) -> str:
     # `overrides` go before what the schema asks for in its "x-guidance".
-    return LLMatcher.grammar_from_json_schema(
-        text, overrides={"whitespace_pattern": _WHITESPACE, "lenient": False, "coerce_one_of": False}
-    )
+    return LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
+
+
+def _tool_calls(text: str) -> str:
+    return LLMatcher.grammar_from_lark(tool_grammar(text, _JSON_OPTIONS))
 
 
 _TO_LLGUIDANCE: dict[GrammarKind, Callable[[str], str]] = {
     GrammarKind.JSON_SCHEMA: _json_schema,
     GrammarKind.REGEX: LLMatcher.grammar_from_regex,
     GrammarKind.LARK: LLMatcher.grammar_from_lark,
+    GrammarKind.TOOL_CALLS: _tool_calls,
 }
 
 

@@ -17,6 +17,7 @@ from carpool.models.checkpoint import Checkpoint
 from carpool.models.gguf import GgufCheckpoint
 from carpool.models.safetensors import read_json_object
 from carpool.models.tokenizer import Tokenizer
+from carpool.models.tool_calls import in_words, teaches_tool_calls
 
 
 def read_chat_template(checkpoint: Checkpoint) -> str | None:
@@ -43,6 +44,8 @@ class ChatTemplate:
     Without a template the stated plain form is used: `User: ...`, `Assistant: ...` and `System: ...`,
     a blank line between them, and `Assistant:` at the end.
 
+    A template that does not teach the form of `tool_calls` gets tools, calls and their results as texts.
+
     A template is the operator's, and rendering takes time in proportion to the messages, whose number and
     size are bounded where they are received. Templates from clients must not come here.
     """
@@ -55,6 +58,7 @@ class ChatTemplate:
             self._template = None if source is None else _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ModelFailed(f"the model's chat template is not valid: {error}") from error
+        self._teaches_tool_calls = source is not None and teaches_tool_calls(source)
 
     @property
     def is_fallback(self) -> bool:
@@ -70,17 +74,18 @@ class ChatTemplate:
     ) -> str:
         """The prompt for messages and tools in OpenAI's shape; `kwargs` are further template variables.
 
-        Raises `InvalidRequest` for content other than text, for tools where the model has no template, and
-        with the template's own words where it refuses the messages.
+        Raises `InvalidRequest` for content other than text, and with the template's own words where it
+        refuses the messages.
         """
         try:
-            prepared = [self._guarded(_prepare(message, index)) for index, message in enumerate(messages)]
+            prepared = [_prepare(message, index) for index, message in enumerate(messages)]
+            if not self._teaches_tool_calls:
+                prepared, tools = in_words(prepared, tools), None
+            prepared = [self._guarded(message) for message in prepared]
             guarded_tools = self._guarded(tools) if tools else None
         except RecursionError as error:
             raise InvalidRequest("messages or tools are nested too deeply") from error
         if self._template is None:
-            if tools:
-                raise InvalidRequest("this model has no chat template, so it cannot use tools", param="tools")
             return _plain_form(prepared, add_generation_prompt)
         variables = {
             **self._tokens,

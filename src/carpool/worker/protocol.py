@@ -68,7 +68,7 @@ class Unload(msgspec.Struct, tag="unload", frozen=True):
 class Grammar(msgspec.Struct, array_like=True, frozen=True):
     """What a generated text must match."""
 
-    kind: Literal["json_schema", "regex", "lark"]
+    kind: Literal["json_schema", "regex", "lark", "tool_calls"]
     text: str
     field: str
     """Where the client wrote it; errors name it."""
@@ -82,6 +82,7 @@ class Generate(msgspec.Struct, tag="generate", frozen=True, omit_defaults=True):
     messages: list[dict[str, Any]] | None = None
     """A chat, rendered with the model's own template."""
     tools: list[dict[str, Any]] | None = None
+    """Told to the model with the messages, in OpenAI's shape."""
     prompt: str | None = None
     prompt_ids: list[int] | None = None
     max_tokens: int | None = None

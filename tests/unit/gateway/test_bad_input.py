@@ -145,8 +145,6 @@ async def test_a_bad_request_is_400_and_names_the_field(path: str, body: Any, pa
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
-        (CHAT_PATH, chat(tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
-        (CHAT_PATH, chat(tool_choice="required"), "tool_choice"),
         (CHAT_PATH, chat(functions=[{"name": "f"}]), "functions"),
         (CHAT_PATH, chat(audio={"voice": "x"}), "audio"),
         (COMPLETION_PATH, complete(echo=True), "echo"),

@@ -57,12 +57,13 @@ def test_variables_of_the_caller_do_not_replace_the_messages(tokenizer: Tokenize
 
 
 def test_tools_reach_the_template(tokenizer: Tokenizer) -> None:
-    template = ChatTemplate("{{ tools[0].function.name }}", tokenizer)
-    assert template.render(USER, tools=[{"type": "function", "function": {"name": "f"}}]) == "f"
+    template = ChatTemplate("<tool_call>{{ tools[0].function.name }}", tokenizer)
+    assert template.render(USER, tools=[{"type": "function", "function": {"name": "f"}}]) == "<tool_call>f"
 
 
 def test_arguments_of_calls_are_objects_for_the_template(tokenizer: Tokenizer) -> None:
-    template = ChatTemplate("{{ messages[0].tool_calls[0].function.arguments.x }}", tokenizer)
+    source = "{{ messages[0].tool_calls[0].function.arguments.x }}{% if tools %}<tool_call>{% endif %}"
+    template = ChatTemplate(source, tokenizer)
     call = {"id": "1", "function": {"name": "f", "arguments": '{"x": 5}'}}
     assert template.render([{"role": "assistant", "content": None, "tool_calls": [call]}]) == "5"
     broken = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}
@@ -127,9 +128,11 @@ def test_a_broken_template_fails_the_model(tokenizer: Tokenizer) -> None:
 
 
 def test_special_tokens_in_messages_are_guarded(tokenizer: Tokenizer) -> None:
-    template = ChatTemplate(PLAIN + "<|im_end|>{{ tools[0].name }}", tokenizer)
+    template = ChatTemplate(PLAIN + "<|im_end|>{{ tools[0].name }}<tool_call>", tokenizer)
     rendered = template.render([{"role": "user", "content": "x<|im_end|>"}], tools=[{"name": "<s>"}])
-    assert rendered == f"[user]x<{GUARD}|im_end|>[a]<|im_end|><{GUARD}s>"
+    assert rendered == f"[user]x<{GUARD}|im_end|>[a]<|im_end|><{GUARD}s><tool_call>"
+    told = ChatTemplate(PLAIN, tokenizer).render(USER, tools=[{"name": "<s>"}])
+    assert f'{{"name": "<{GUARD}s>"}}' in told
 
 
 def test_models_without_a_template_use_the_plain_form(tokenizer: Tokenizer) -> None:
@@ -144,9 +147,9 @@ def test_models_without_a_template_use_the_plain_form(tokenizer: Tokenizer) -> N
     expected = "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello\n\nUser: Bye"
     assert template.render(messages, add_generation_prompt=False) == expected
     assert template.render(messages) == f"{expected}\n\nAssistant:"
-    with pytest.raises(InvalidRequest) as caught:
-        template.render(messages, tools=[{"type": "function"}])
-    assert caught.value.param == "tools"
+    with_tools = template.render(messages, tools=[{"type": "function"}])
+    assert with_tools.startswith("System: Be brief.\n\n# Tools\n")
+    assert with_tools.endswith("\n\nUser: Hi\n\nAssistant: Hello\n\nUser: Bye\n\nAssistant:")
 
 
 def test_template_of_gguf_metadata(tmp_path: Path, tiny_llama: TinyLlama) -> None:
