@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from carpool.cache.in_flight import LeaderLost
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
@@ -31,9 +33,11 @@ class Question:
 class Answers:
     """Opens replies."""
 
-    def __init__(self, client: WorkerClient, cache: AnswerCache | None) -> None:
+    def __init__(self, client: WorkerClient, cache: AnswerCache | None, longest_s: float) -> None:
+        """`longest_s` is how long any request may take."""
         self._client = client
         self._cache = cache
+        self._longest_s = longest_s
 
     async def open(self, question: Question, whole: bool) -> tuple[Lookup, Reply]:
         """The reply to a question, when it is certain to begin, with what the cache had.
@@ -58,8 +62,10 @@ class Answers:
     async def _lead(self, question: Question, lookup: Lookup) -> Reply:
         if lookup.lead is None:
             return await self._generate(question)
+        # Those who join may have more time than the one who leads, whose own is watched here.
+        generate = msgspec.structs.replace(question.generates[0], timeout_s=self._longest_s)
         try:
-            generation = await self._client.generate(question.generates[0], stop=question.stop)
+            generation = await self._client.generate(generate, stop=question.stop)
         except Exception as error:
             lookup.lead.fail(error)
             raise

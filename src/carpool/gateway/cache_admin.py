@@ -68,7 +68,7 @@ class CacheAdmin:
         """`GET /admin/cache/export`: the selected entries, one JSON object a line."""
         cache, exchange = self._cache, Exchange(scope, receive, send)
         selector = _selection.read(scope["query_string"]).selector
-        async with exchange.attended(None):
+        async with exchange.attended():
             await exchange.start(_NDJSON)
             lines = bytearray()
             async for kept in cache.keeper.select(selector):
@@ -81,7 +81,7 @@ class CacheAdmin:
 
     async def invalidate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /admin/cache/invalidate`. Raises `Unavailable` if the store cannot be written."""
-        cache, exchange = self._cache, Exchange(scope, receive, send)
+        cache, exchange = self._cache, self._exchange(scope, receive, send)
         request: Invalidation = _invalidation.read(await self._body(exchange))
         request.check()
         try:
@@ -105,7 +105,7 @@ class CacheAdmin:
 
     async def judge(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /admin/cache/audits/{audit_id}`. Raises `NotFound` if it waits for no verdict."""
-        exchange, audits = Exchange(scope, receive, send), self._audits
+        exchange, audits = self._exchange(scope, receive, send), self._audits
         request: VerdictRequest = _verdict.read(await self._body(exchange))
         audit_id: str = scope["path_params"]["audit_id"]
         audits.judge(audit_id, wrong=request.wrong)
@@ -129,9 +129,11 @@ class CacheAdmin:
             raise NotFound(f"Nothing is audited here: {reason}.")
         return cache.verification.audits
 
+    def _exchange(self, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        return Exchange(scope, receive, send, self._services.config.request_timeout_s)
+
     async def _body(self, exchange: Exchange) -> bytes:
-        config = self._services.config
-        return await exchange.body(config.max_body_bytes, config.request_timeout_s)
+        return await exchange.body(self._services.config.max_body_bytes)
 
 
 async def _reply(exchange: Exchange, body: Any) -> None:

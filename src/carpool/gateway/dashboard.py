@@ -99,7 +99,7 @@ class Dashboard:
     async def feed(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`GET /dashboard/feed`: the frames of the last minutes, then each new one."""
         exchange = Exchange(scope, receive, send)
-        async with exchange.attended(None):
+        async with exchange.attended():
             await exchange.start(EVENT_STREAM)
             await exchange.write(b"".join(self._history))
             while not self._drain.begun:

@@ -31,14 +31,14 @@ class Embeddings:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        exchange = Exchange(scope, receive, send)
         config = self._services.config
+        exchange = Exchange(scope, receive, send, config.request_timeout_s)
         with self._services.admission.place():
-            body = await exchange.body(config.max_body_bytes, config.request_timeout_s)
+            body = await exchange.body(config.max_body_bytes)
             request: EmbeddingRequest = self._reader.read(body)
             state = self._services.client.resolve(request.model)
             call = self._call(request, state, exchange)
-            async with exchange.attended(config.request_timeout_s):
+            async with exchange.attended():
                 await self._answer(request, call, exchange)
 
     def _call(self, request: EmbeddingRequest, state: ModelState, exchange: Exchange) -> Embed:
@@ -58,7 +58,7 @@ class Embeddings:
             truncate=bool(request.truncate),
             priority=lane_of(exchange, len(inputs)),
             tenant=exchange.call.tenant,
-            timeout_s=config.request_timeout_s,
+            timeout_s=exchange.deadline.left_s,
         )
 
     def _read(self, inputs: list[Input]) -> Sequence[Input]:

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Receive, Scope, Send
 
-from carpool.errors import DeadlineExceeded, PayloadTooLarge
+from carpool.errors import PayloadTooLarge
 from carpool.gateway.call import Call, Headers, header
+from carpool.gateway.deadline import Deadline
 
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENT_STREAM: Headers = [
@@ -24,9 +25,11 @@ class ClientDisconnected(Exception):
 class Exchange:
     """The two directions of one HTTP request."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, longest_s: float | None = None) -> None:
+        """`longest_s` bounds how long it may take; None: for ever. Raises `InvalidRequest` as `Deadline`."""
         self.scope = scope
         self.call = Call.of(scope)
+        self.deadline = Deadline.of(scope, longest_s)
         self.started = False
         """Whether the status went out."""
         self.finished = False
@@ -38,7 +41,7 @@ class Exchange:
         """The first value of a request header; `name` in lower case."""
         return header(self.scope, name)
 
-    async def body(self, max_bytes: int, timeout_s: float) -> bytes:
+    async def body(self, max_bytes: int) -> bytes:
         """The request's body.
 
         Raises `PayloadTooLarge`, before any of it is read where it announces its length, `DeadlineExceeded`
@@ -50,7 +53,7 @@ class Exchange:
         received = 0
         more = size <= max_bytes
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self.deadline.left_s):
                 while more:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -59,17 +62,17 @@ class Exchange:
                     received += len(chunks[-1])
                     more = message.get("more_body", False) and received <= max_bytes
         except TimeoutError:
-            raise DeadlineExceeded(f"The body did not come within {timeout_s:g} s.") from None
+            raise self.deadline.exceeded("The body did not come") from None
         if max(size, received) > max_bytes:
             raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes (gateway.max_body_bytes).")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     @asynccontextmanager
-    async def attended(self, timeout_s: float | None) -> AsyncIterator[None]:
+    async def attended(self) -> AsyncIterator[None]:
         """Run the block as long as the client waits for it, after its body was read.
 
         The block is cancelled and `ClientDisconnected` raised when the client leaves; `DeadlineExceeded`
-        when the time is up; None: never.
+        when the deadline passes.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # an ASGI server runs every request in a task
@@ -85,7 +88,7 @@ class Exchange:
 
         watcher = asyncio.create_task(watch())
         try:
-            async with asyncio.timeout(timeout_s) as limit:
+            async with asyncio.timeout(self.deadline.left_s) as limit:
                 yield
         except asyncio.CancelledError:
             if not gone or task.uncancel():
@@ -94,7 +97,7 @@ class Exchange:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise DeadlineExceeded(f"The request took longer than {timeout_s:g} s.") from None
+            raise self.deadline.exceeded("The request was not answered") from None
         finally:
             watcher.cancel()
 

@@ -30,6 +30,7 @@ from carpool.gateway.chat_reply import ChatChunk, ChatCompletion
 from carpool.gateway.chat_schema import ChatRequest
 from carpool.gateway.completion_reply import Completion
 from carpool.gateway.completion_schema import CompletionRequest
+from carpool.gateway.deadline import HEADER
 from carpool.gateway.embedding_reply import EmbeddingList
 from carpool.gateway.embedding_schema import EmbeddingRequest
 from carpool.gateway.error_reply import ErrorReply
@@ -83,6 +84,12 @@ _ERRORS = {
     "500": "The server failed.",
     "503": "Full, loading, restarting or shutting down; `retry-after` tells when to come back.",
     "504": "The request's time was up.",
+}
+_TIMEOUT = {
+    "name": HEADER,
+    "in": "header",
+    "description": "Seconds after which the request has failed with 504, within what the server allows.",
+    "schema": {"type": "number", "exclusiveMinimum": 0},
 }
 _MODEL_ROUTE_ERRORS = tuple(_ERRORS)
 _PLAIN_ERRORS = ("401", "403", "500", "503")
@@ -152,6 +159,7 @@ def _ask(
     return {
         "summary": summary,
         "description": (body.__doc__ or "").strip(),
+        "parameters": [_TIMEOUT],
         "requestBody": {"required": True, "content": {"application/json": _ref(body)}},
         "responses": {"200": success, **_errors(_MODEL_ROUTE_ERRORS)},
     }

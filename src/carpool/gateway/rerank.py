@@ -48,11 +48,11 @@ class Rerank:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        exchange = Exchange(scope, receive, send)
         config = self._services.config
+        exchange = Exchange(scope, receive, send, config.request_timeout_s)
         with self._services.admission.place():
-            body = await exchange.body(config.max_body_bytes, config.request_timeout_s)
-            async with exchange.attended(config.request_timeout_s):
+            body = await exchange.body(config.max_body_bytes)
+            async with exchange.attended():
                 if is_tei(body):
                     await self._answer_tei(body, exchange)
                 else:
@@ -102,7 +102,7 @@ class Rerank:
                 raw=question.raw,
                 priority=lane_of(exchange, count),
                 tenant=exchange.call.tenant,
-                timeout_s=config.request_timeout_s,
+                timeout_s=exchange.deadline.left_s,
             )
         )
         self._services.metrics.reranked(state.name, count, scores.tokens)

@@ -61,7 +61,7 @@ class TextRoute(ABC):
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._answers = Answers(services.client, services.cache)
+        self._answers = Answers(services.client, services.cache, services.config.request_timeout_s)
         self._repeats = Repeats(services)
 
     @abstractmethod
@@ -74,17 +74,18 @@ class TextRoute(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        exchange = Exchange(scope, receive, send)
         config = self._services.config
+        exchange = Exchange(scope, receive, send, config.request_timeout_s)
         with self._services.admission.place():
-            body = await exchange.body(config.max_body_bytes, config.request_timeout_s)
+            body = await exchange.body(config.max_body_bytes)
             if await self._repeats.answer(exchange, body):
                 return
             request: SamplingFields = self.reader.read(body)
             request.check()
-            asked = Asked(self._services, exchange, request, self._services.client.resolve(request.model))
+            state = self._services.client.resolve(request.model)
+            asked = Asked(self._services, exchange, request, state)
             try:
-                async with exchange.attended(config.request_timeout_s):
+                async with exchange.attended():
                     await self._answer(request, asked, body)
             except ClientDisconnected:
                 raise
@@ -141,7 +142,7 @@ class Asked:
             temperature=self._request.temperature,
             top_logprobs=top_logprobs,
             tenant=self.exchange.call.tenant,
-            timeout_s=self.services.config.request_timeout_s,
+            timeout_s=self.exchange.deadline.left_s,
             **prompt,
             **self._sampling,
         )
