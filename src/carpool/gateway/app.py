@@ -54,9 +54,8 @@ def create_app(
     streams end, so that a server that waits for its connections to close does not wait for ever.
     """
     drain = Drain()
-    services = Services(
-        config, client, cache, Admission(config.max_concurrent_requests), GatewayMetrics(registry)
-    )
+    admission = Admission(config.max_concurrent_requests, config.keys)
+    services = Services(config, client, cache, admission, GatewayMetrics(registry))
     dashboard = Dashboard(services, drain)
     rerank = Rerank(services)
     cache_admin, cache_study = CacheAdmin(services), CacheStudy(services)

@@ -39,6 +39,10 @@ class KeyConfig:
     those that name none bypass the cache. For front ends that serve many people with one key."""
     created: int | None = None
     """When it was made, in Unix seconds; None where nobody noted it."""
+    max_concurrent_requests: int | None = None
+    """Requests to models that it may have at once; None: as many as the server takes."""
+    requests_per_minute: int | None = None
+    """Requests to models, the minute's all at once if it was quiet; None: no limit."""
 
     def __post_init__(self) -> None:
         if not self.tenant:
@@ -58,6 +62,10 @@ class KeyConfig:
         if self.cache not in (None, *get_args(Mode)):
             allowed = ", ".join(get_args(Mode))
             raise StartError(f"keys: cache of {self.name} must be one of {allowed}, not {self.cache!r}")
+        for attribute in ("max_concurrent_requests", "requests_per_minute"):
+            limit = getattr(self, attribute)
+            if limit is not None and limit < 1:
+                raise StartError(f"keys: {attribute} of {self.name} must be at least 1, not {limit}")
         if self.cache_scope not in get_args(CacheScope):
             raise StartError(
                 f"keys: cache_scope of {self.name} must be key or user, not {self.cache_scope!r}"
