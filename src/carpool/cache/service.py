@@ -114,15 +114,21 @@ class AnswerCache:
         await self.keeper.flush()
 
     async def lookup(
-        self, query: Query, *, request_id: str | None = None, after: LeaderLost | None = None
+        self,
+        query: Query,
+        *,
+        request_id: str | None = None,
+        after: LeaderLost | None = None,
+        before_work: Callable[[], None] = lambda: None,
     ) -> Lookup:
         """Find an answer, or join the one who is getting it, or be told to get it.
 
-        `after`: what ended the flight that this request followed before. Never fails: what goes wrong with
-        the embedder or the store is a miss.
+        `after`: what ended the flight that this request followed before. `before_work` is called where there
+        is no answer for nothing, and raises if the model could not take the request: then it goes on to the
+        caller. Nothing else fails: what goes wrong with the embedder or the store is a miss.
         """
         began = time.perf_counter()
-        lookup = await self._lookup(query, request_id, after)
+        lookup = await self._lookup(query, request_id, after, before_work)
         self._seconds.observe(time.perf_counter() - began, outcome=lookup.outcome)
         self._lookups.add(outcome=lookup.outcome, tenant=query.tenant, model=query.model)
         return lookup
@@ -177,7 +183,9 @@ class AnswerCache:
     ) -> None:
         await self.stop()
 
-    async def _lookup(self, query: Query, request_id: str | None, after: LeaderLost | None) -> Lookup:
+    async def _lookup(
+        self, query: Query, request_id: str | None, after: LeaderLost | None, before_work: Callable[[], None]
+    ) -> Lookup:
         if query.mode == "off":
             return Lookup("bypass")
         self.keeper.expire()
@@ -198,6 +206,7 @@ class AnswerCache:
             if hit is not None:
                 return self._hit("semantic", hit)
             return Lookup("joined", flight=follower, match=follower.request_id)
+        before_work()
         return await self._lead(query, key, request_id, after)
 
     async def _lead(

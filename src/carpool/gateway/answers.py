@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -48,8 +49,14 @@ class Answers:
         if self._cache is None or question.query is None:
             return _BYPASS, await self._generate(question)
         lost: LeaderLost | None = None
+        (generate,) = question.generates  # those with a query have one
         while True:
-            lookup = await self._cache.lookup(question.query, request_id=question.request_id, after=lost)
+            lookup = await self._cache.lookup(
+                question.query,
+                request_id=question.request_id,
+                after=lost,
+                before_work=partial(self._client.check_room, generate.model, generate.n),
+            )
             if lookup.answer is not None:
                 return lookup, StoredReply(lookup.answer)
             if lookup.flight is None:

@@ -29,6 +29,7 @@ from carpool.worker.config import WhenLoading, WorkerConfig
 from carpool.worker.connection import Connection, News
 from carpool.worker.generation import Generation
 from carpool.worker.model_manager import ModelManager
+from carpool.worker.places import Places
 from carpool.worker.process import Life, Spawn, WorkerProcess
 from carpool.worker.states import ModelState, ModelStates
 from carpool.worker.supervisor import Supervisor
@@ -51,8 +52,9 @@ class WorkerClient:
         self.usage = ModelUsage()
         """Who uses which model."""
         self._config = config
-        self._limits = {model.name: model.max_concurrent_requests for model in config.models}
         self._states = ModelStates(config.models)
+        limits = {model.name: model.max_concurrent_requests for model in config.models}
+        self._places = Places(config.max_requests_per_model, limits)
         self._ids = itertools.count(1)
         self._manager = ModelManager(config, self._states, self.usage, self._ids)
         self._connection: Connection | None = None
@@ -110,8 +112,8 @@ class WorkerClient:
         return 0 if self._connection is None else self._connection.open_calls
 
     def limit(self, name: str) -> int | None:
-        """How many requests the model of this name may have at once; None: as many as its queue takes."""
-        return self._limits[name]
+        """How many requests the model of this name may have at once; None: as many as any model."""
+        return self._places.own_limit(name)
 
     def resolve(self, name: str) -> ModelState:
         """The state of the model with this name or alias. Raises `ModelNotFound`."""
@@ -141,14 +143,14 @@ class WorkerClient:
         generation = Generation(
             self._manager.tokenizers[state.name], request.n, stop, on_close=lambda: connection.cancel(call_id)
         )
-        await connection.generate(request, generation)
+        await connection.generate(request, generation, self._places.take(state.name, request.n))
         return generation
 
     async def embed(self, request: protocol.Embed) -> Embeddings:
         """Embed the inputs; `request.id` is assigned here. Raises and is cancelled as `generate`."""
         state, connection = await self._place(request.model, "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
-        result: protocol.Result = await connection.call(request)
+        result: protocol.Result = await connection.call(request, self._places.take(state.name))
         vectors = np.frombuffer(result.data, dtype="<f4").reshape(-1, result.dimensions)
         return Embeddings(vectors, result.tokens)
 
@@ -160,8 +162,12 @@ class WorkerClient:
         """
         state, connection = await self._place(request.model, "rerank", "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
-        answer: protocol.Scores = await connection.call(request)
+        answer: protocol.Scores = await connection.call(request, self._places.take(state.name))
         return Scores(np.frombuffer(answer.data, dtype="<f4"), answer.tokens)
+
+    def check_room(self, name: str, choices: int) -> None:
+        """Raise `Overloaded` if a generation would find no place at the model now."""
+        self._places.check(name, choices)
 
     async def _place(self, name: str, *tasks: str) -> tuple[ModelState, Connection]:
         """The model's state and the way to it, or the reason why not; `tasks` are those that will do."""
@@ -171,13 +177,6 @@ class WorkerClient:
         connection = await self._way_to(state.name)
         if (state := self.models[state.name]).task not in tasks:  # which was not known before
             raise InvalidRequest(f"The model `{state.name}` only {_DOES[str(state.task)]}.", param="model")
-        limit = self.limit(state.name)
-        if limit is not None and self.usage.open_requests(state.name) >= limit:
-            raise Overloaded(
-                f"The model `{state.name}` works on {limit} requests, as many as it may "
-                "(models: max_concurrent_requests).",
-                retry_after_s=1.0,
-            )
         return state, connection
 
     async def _way_to(self, name: str) -> Connection:
@@ -296,7 +295,7 @@ class WorkerClient:
 
         Raises `ModelNotFound`.
         """
-        self._limits[self.resolve(name).name] = limit
+        self._places.set_own_limit(self.resolve(name).name, limit)
         self._states.announce()
 
     # The worker's lives.

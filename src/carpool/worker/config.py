@@ -92,6 +92,8 @@ class WorkerConfig:
     load_on_demand: bool = False
     """Whether a request loads a model that is not loaded; otherwise it is refused."""
     when_loading: WhenLoading = "refuse"
+    max_requests_per_model: int = 512
+    """Requests that a model may have at once, running or waiting, each choice counted; beyond it 503."""
     drain_s: float = 30.0
     """How long a stop waits for running requests, in seconds."""
     heartbeat_timeout_s: float = 30.0
@@ -115,7 +117,13 @@ class WorkerConfig:
             raise StartError(f"gate_policy must be one of {', '.join(POLICIES)}, not {self.gate_policy!r}")
         if self.when_loading not in ("refuse", "wait"):
             raise StartError(f"when_loading must be refuse or wait, not {self.when_loading!r}")
-        for attribute in ("num_threads", "max_batch_size", "memory_budget_bytes", "restart_attempts"):
+        for attribute in (
+            "num_threads",
+            "max_batch_size",
+            "memory_budget_bytes",
+            "max_requests_per_model",
+            "restart_attempts",
+        ):
             value = getattr(self, attribute)
             if value is not None and value < 1:
                 raise StartError(f"{attribute} must be at least 1, not {value}")

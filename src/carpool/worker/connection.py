@@ -35,12 +35,17 @@ Call = (
 News = protocol.Hello | protocol.Progress | protocol.Stats
 
 
+def _nothing() -> None:
+    """What most calls have to do at their end."""
+
+
 class Connection:
     """Sends calls to a worker and routes what comes back.
 
     An id is in one of the two tables from its call until its terminal message, its cancellation or the end
     of the connection; what comes for any other id is late and dropped. `on_news` gets the messages that
     belong to no call, `usage` is told of requests to models.
+    belong to no call. What a call brings as `on_end` is called once, when it leaves the table or is refused.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Connection:
         """Whom the open requests are for."""
         self._generations: dict[int, Generation] = {}
         self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._ends: dict[int, Callable[[], None]] = {}
         self._refusal: Callable[[], CarpoolError] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,12 +73,12 @@ class Connection:
         """Wait until no call is open."""
         await self._idle.wait()
 
-    async def call(self, message: Call) -> Any:
+    async def call(self, message: Call, on_end: Callable[[], None] = _nothing) -> Any:
         """Send a call and return its terminal message. Raises the `CarpoolError` it ended with.
 
         Cancelling it cancels the call.
         """
-        self._check()
+        self._enter(message.id, on_end)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._futures[message.id] = future
         self._opened(message)
@@ -86,9 +92,11 @@ class Connection:
             raise answer
         return answer
 
-    async def generate(self, message: protocol.Generate, generation: Generation) -> None:
+    async def generate(
+        self, message: protocol.Generate, generation: Generation, on_end: Callable[[], None] = _nothing
+    ) -> None:
         """Send a generation and wait until it is accepted. Raises and is cancelled as `call`."""
-        self._check()
+        self._enter(message.id, on_end)
         self._generations[message.id] = generation
         self._opened(message)
         try:
@@ -137,9 +145,12 @@ class Connection:
         for call_id in [*self._generations, *self._futures]:
             self._fail(call_id, refusal())
 
-    def _check(self) -> None:
+    def _enter(self, call_id: int, on_end: Callable[[], None]) -> None:
         if self._refusal is not None:
+            on_end()
             raise self._refusal()
+        self._ends[call_id] = on_end
+        self._idle.clear()
 
     def _route(self, message: protocol.FromWorker) -> None:
         self._watchdog.hear(message)
@@ -187,7 +198,6 @@ class Connection:
         self._close(call_id)
 
     def _opened(self, message: Call | protocol.Generate) -> None:
-        self._idle.clear()
         if isinstance(message, _Request):
             self._models[message.id] = message.model
             self._usage.begin(message.model)
@@ -197,6 +207,7 @@ class Connection:
         if (model := self._models.pop(call_id, None)) is not None:
             self._usage.end(model)
         found = self._generations.pop(call_id, None) or self._futures.pop(call_id, None)
+        self._ends.pop(call_id, _nothing)()
         if not self.open_calls:
             self._idle.set()
         return found is not None

@@ -70,8 +70,9 @@ def test_without_limits_there_are_none() -> None:
 
 @pytest.mark.parametrize("name", ["max_concurrent_requests", "requests_per_minute"])
 def test_a_limit_below_one_stops_the_start(name: str) -> None:
+    limit: dict[str, Any] = {name: 0}
     with pytest.raises(StartError, match=f"{name} of web must be at least 1, not 0"):
-        keyed(**{name: 0})
+        keyed(**limit)
 
 
 async def test_over_http_it_is_429_and_others_go_on() -> None:
