@@ -53,7 +53,8 @@ class CacheStudy:
 
     async def evaluate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /admin/cache/eval`."""
-        cache, exchange = self._cache, Exchange(scope, receive, send)
+        cache = self._cache
+        exchange = Exchange(scope, receive, send, self._services.config.request_timeout_s)
         request: EvaluationRequest = _evaluation.read(await self._body(exchange))
         config, calibration = cache.config, _calibration_of(request, cache)
         if calibration is not None:
@@ -62,7 +63,7 @@ class CacheStudy:
             config = dataclasses.replace(config, policy="verified", max_wrong=request.max_wrong)
         pairs = as_pairs(request.pairs)
         with self._alone():
-            async with exchange.attended(self._services.config.request_timeout_s):
+            async with exchange.attended():
                 vectors = await self._vectors(pairs, config.embedder, exchange)
 
                 async def embed(texts: list[str]) -> NDArray[np.float32]:
@@ -73,12 +74,13 @@ class CacheStudy:
 
     async def calibrate(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`POST /admin/cache/calibrate`."""
-        cache, exchange = self._cache, Exchange(scope, receive, send)
+        cache = self._cache
+        exchange = Exchange(scope, receive, send, self._services.config.request_timeout_s)
         request: CalibrationRequest = _calibration.read(await self._body(exchange))
         embedder = request.embedder or cache.config.embedder
         pairs = as_pairs(request.pairs)
         with self._alone():
-            async with exchange.attended(self._services.config.request_timeout_s):
+            async with exchange.attended():
                 vectors = await self._vectors(pairs, embedder, exchange)
                 try:
                     found = await _in_thread(
@@ -107,8 +109,7 @@ class CacheStudy:
             self._busy = False
 
     async def _body(self, exchange: Exchange) -> bytes:
-        config = self._services.config
-        return await exchange.body(config.max_body_bytes, config.request_timeout_s)
+        return await exchange.body(self._services.config.max_body_bytes)
 
     async def _vectors(self, pairs: Sequence[Pair], embedder: str, exchange: Exchange) -> dict[str, Vector]:
         """Unit vectors of all questions. Raises what the model raises."""

@@ -77,7 +77,7 @@ class SettingsAdmin:
 
     async def change(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`PATCH /admin/settings`."""
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._services.config.request_timeout_s)
         patch: SettingsPatch = _settings_patch.read(await self._body(exchange))
         await self._client.configure(
             gate_policy=_given(patch.gate_policy),
@@ -89,7 +89,7 @@ class SettingsAdmin:
 
     async def change_model(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`PATCH /admin/models/{model_id}`."""
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send, self._services.config.request_timeout_s)
         name = self._client.resolve(scope["path_params"]["model_id"]).name
         patch: ModelPatch = _model_patch.read(await self._body(exchange))
         knobs = Knobs(_given(patch.max_batch_size), _given(patch.batch_wait_ms), _given(patch.weight))
@@ -108,5 +108,4 @@ class SettingsAdmin:
         )
 
     async def _body(self, exchange: Exchange) -> bytes:
-        config = self._services.config
-        return await exchange.body(config.max_body_bytes, config.request_timeout_s)
+        return await exchange.body(self._services.config.max_body_bytes)

@@ -44,8 +44,8 @@ class Connection:
 
     An id is in one of the two tables from its call until its terminal message, its cancellation or the end
     of the connection; what comes for any other id is late and dropped. `on_news` gets the messages that
-    belong to no call, `usage` is told of requests to models.
-    belong to no call. What a call brings as `on_end` is called once, when it leaves the table or is refused.
+    belong to no call, `usage` is told of requests to models. What a call brings as `on_end` is called once,
+    when it leaves the table or is refused.
     """
 
     def __init__(
