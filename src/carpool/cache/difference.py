@@ -6,6 +6,7 @@ the rest, so that is compared. The rules that make equal wordings equal are for 
 """
 
 import re
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _POLITE = re.compile(r"^(?:(?:please|kindly|hi|hello|hey|can you|could you|would you|tell me|do you know) )+")
@@ -16,12 +17,15 @@ _HOW_TO = re.compile(
 _FILLERS = frozenset(
     ("a", "an", "the", "some", "please", "kindly", "really", "actually", "exactly", "do", "does", "my")
 )
+_TEXTS = 1024
+"""Texts whose words are remembered: one lookup asks for those of the same few texts again and again."""
 _SAME = {"which": "what", "in": "of", "at": "of"}
 
 
-def words(text: str) -> list[str]:
+@lru_cache(_TEXTS)
+def words(text: str) -> tuple[str, ...]:
     """The words of a text in lower case, punctuation dropped, apostrophes straightened."""
-    return [word.replace("\u2019", "'") for word in _WORD.findall(text.casefold())]
+    return tuple(word.replace("\u2019", "'") for word in _WORD.findall(text.casefold()))
 
 
 def difference(first: str, second: str, min_shared: int = 0) -> tuple[str, str] | None:
@@ -41,11 +45,12 @@ def difference(first: str, second: str, min_shared: int = 0) -> tuple[str, str] 
     return " ".join(a[prefix : len(a) - suffix]), " ".join(b[prefix : len(b) - suffix])
 
 
-def plain_words(text: str) -> list[str]:
+@lru_cache(_TEXTS)
+def plain_words(text: str) -> tuple[str, ...]:
     """The words that carry the meaning: "Please, how do I make a cake?" and "how to make cakes" are equal."""
     plain = _POLITE.sub("", " ".join(words(text)))
     plain = _HOW_TO.sub("how to", _CONTRACTED.sub(r"\1 is", plain))
-    return [_SAME.get(word, _singular(word)) for word in plain.split() if word not in _FILLERS]
+    return tuple(_SAME.get(word, _singular(word)) for word in plain.split() if word not in _FILLERS)
 
 
 def _singular(word: str) -> str:

@@ -4,7 +4,7 @@ from carpool.cache.difference import difference, words
 
 
 def test_words() -> None:
-    assert words("What\u2019s UP, doc? E=mc²_x") == ["what's", "up", "doc", "e", "mc²", "x"]
+    assert words("What\u2019s UP, doc? E=mc²_x") == ("what's", "up", "doc", "e", "mc²", "x")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ digits only.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from .antonyms import opposite
 from .direction import other_direction
@@ -31,6 +32,7 @@ NAMES = tuple(name for name, _ in _VETOES)
 """In the order in which they are asked."""
 
 
+@lru_cache(4096)
 def vetoed(first: str, second: str) -> str | None:
     """The name of the first veto that two questions meet, or None."""
     return next((name for name, differs in _VETOES if differs(first, second)), None)

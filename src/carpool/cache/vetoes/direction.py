@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 from carpool.cache.difference import plain_words
 
@@ -28,13 +29,13 @@ def other_direction(first: str, second: str) -> bool:
     a, b = plain_words(first), plain_words(second)
     if _directions(a) & {(to, start) for start, to in _directions(b)}:
         return True
-    a, b = ([word for word in side if word not in _ORDERLESS] for side in (a, b))
+    a, b = (tuple(word for word in side if word not in _ORDERLESS) for side in (a, b))
     if a == b or Counter(a) != Counter(b):
         return False
     return (a[-1] in _OPEN_ENDS) != (b[-1] in _OPEN_ENDS) or _swapped(a, b)
 
 
-def _directions(plain: list[str]) -> set[tuple[str, str]]:
+def _directions(plain: Sequence[str]) -> set[tuple[str, str]]:
     """Pairs of words: where it begins and where it leads, or what is compared to what."""
     text = " ".join(plain)
     pairs = {match.groups() for pattern in (_LED, _COMPARED) for match in pattern.finditer(text)}
@@ -42,7 +43,7 @@ def _directions(plain: list[str]) -> set[tuple[str, str]]:
     return {(start, to) for start, to in pairs if start != to}
 
 
-def _swapped(a: list[str], b: list[str]) -> bool:
+def _swapped(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     """Whether the words are `x y z` in one and `z y x` in the other between equal ends, and y is no "and"."""
     while a[0] == b[0]:
         a, b = a[1:], b[1:]
