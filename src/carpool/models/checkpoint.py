@@ -4,7 +4,7 @@ Names are Hugging Face's throughout: a GGUF file's tensors and metadata are pres
 same model has as a Hugging Face checkpoint, so a graph is written once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -41,6 +41,17 @@ class Tensor:
     """In elements, row-major, [out_features, in_features] for a linear layer."""
     data: NDArray[np.uint8]
     """The raw bytes, [rows, bytes per row], rows being the product of all dimensions but the last."""
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """The rows of matrices of one format and width, one below the other; copied."""
+    first = tensors[0]
+    return Tensor(
+        "+".join(tensor.name for tensor in tensors),
+        first.format,
+        (sum(tensor.shape[0] for tensor in tensors), *first.shape[1:]),
+        np.concatenate([tensor.data for tensor in tensors]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def activation(name: str, x: ov.Node) -> ov.Node:
     raise ModelFailed(f"the activation {name!r} is not supported")
 
 
-def split_heads(x: ov.Node, num_heads: int, head_dim: int) -> ov.Node:
+def split_heads(x: ov.Node | ov.Output, num_heads: int, head_dim: int) -> ov.Node:
     """[tokens, 1, heads * head_dim] as [tokens, heads, 1, head_dim]."""
     return ops.reshape(x, ints(-1, num_heads, 1, head_dim), False)
 

@@ -16,7 +16,8 @@ class WeightFormat(StrEnum):
     """Computed in f32, too. All other formats are computed in bf16 where the CPU has it."""
     BF16 = "bf16"
     INT8 = "int8"
-    """Eight bits with one scale per output feature."""
+    """Eight bits with one scale per output feature. Where the CPU computes in bf16, what the matrices are
+    multiplied with is rounded to eight bits too, with one scale per token: the kernels are all 8-bit then."""
     INT4 = "int4"
     """Four bits in groups of 32. ggml's 4-bit and 8-bit matrices are held exactly as stored."""
 

@@ -37,6 +37,8 @@ _GRAPHS: Mapping[str, type[DecoderGraph]] = {
     "Qwen3ForCausalLM": Qwen3,
 }
 _CACHE_LINE = 64
+_WHOLE_ROW = 1 << 31
+"""More than any row has."""
 
 
 def load_decoder(
@@ -62,7 +64,7 @@ def load_decoder(
         model,
         num_threads=num_threads,
         precision=precision,
-        properties=_properties(precision, config.kv_cache_precision),
+        properties=_properties(precision, weights, config.kv_cache_precision),
     )
     report("warming up", 0.9)
     decoder = OpenVinoDecoder(
@@ -114,13 +116,17 @@ def _choose_weights(stored: TensorFormat) -> WeightFormat:
             return WeightFormat.INT8
 
 
-def _properties(precision: Precision, kv_cache_precision: KvCachePrecision) -> dict[str, Any]:
+def _properties(
+    precision: Precision, weights: WeightFormat, kv_cache_precision: KvCachePrecision
+) -> dict[str, Any]:
     """Of the CPU plugin, for a model computed in `precision`; decision 001 has the measurements."""
     properties: dict[str, Any] = {}
     if precision == "bf16":
         properties["KV_CACHE_PRECISION"] = "bf16"
-        # Rounding activations to 8 bits pays where bf16 has no matrix units, and only there.
-        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+        # Elements of activations that share a scale when they are rounded to 8 bits too; 0 rounds none. Where
+        # bf16 has matrix units that pays with 8-bit weights and a scale per token only: all 8-bit kernels.
+        per_token = weights is WeightFormat.INT8
+        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _WHOLE_ROW if per_token else 0
     if kv_cache_precision is not KvCachePrecision.AUTO:
         properties["KV_CACHE_PRECISION"] = kv_cache_precision.value
     return properties

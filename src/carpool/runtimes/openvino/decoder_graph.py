@@ -1,12 +1,14 @@
 """What the graphs of all decoders have in common: inputs, weights, KV memory, and the head."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
 from carpool.errors import ModelFailed
-from carpool.models.checkpoint import Checkpoint, Tensor, TensorFormat
+from carpool.models.checkpoint import Checkpoint, Tensor, TensorFormat, stacked
 from carpool.models.dequantize import dequantize
 from carpool.models.hyperparameters import Hyperparameters
 from carpool.runtimes.openvino.blocks import ints, linear
@@ -87,9 +89,9 @@ class DecoderGraph(ABC):
 
     def _attend(
         self,
-        query: ov.Node,
-        key: ov.Node,
-        value: ov.Node,
+        query: ov.Node | ov.Output,
+        key: ov.Node | ov.Output,
+        value: ov.Node | ov.Output,
         *,
         num_heads: int,
         num_kv_heads: int,
@@ -120,12 +122,44 @@ class DecoderGraph(ABC):
         run time only.
         """
         y = linear(x, self._matrix(f"{name}.weight"), self._bias(name))
-        features = y.output(0).get_partial_shape()[-1].get_length()
-        if out_features is not None and features != out_features:
+        if out_features is not None:
+            self._check_features(name, y.output(0).get_partial_shape()[-1].get_length(), out_features)
+        return y
+
+    def _projections(self, x: ov.Node, names: Sequence[str], out_features: Sequence[int]) -> list[ov.Output]:
+        """Linear layers of one input, computed as one product where they are stored alike.
+
+        A product reads its input and gathers the threads anew, which is a tenth of a step of few tokens.
+        """
+        tensors = [self._tensor(f"{name}.weight") for name in names]
+        biases = [self._has(f"{name}.bias") for name in names]
+        if (
+            len(
+                {
+                    (tensor.format, tensor.shape[1:], bias)
+                    for tensor, bias in zip(tensors, biases, strict=True)
+                }
+            )
+            > 1
+        ):
+            layers = zip(names, out_features, strict=True)
+            return [self._linear(x, name, features).output(0) for name, features in layers]
+        for name, tensor, features in zip(names, tensors, out_features, strict=True):
+            self._check_features(name, tensor.shape[0], features)
+        y = linear(x, matrix(stacked(tensors), self._weights))
+        if all(biases):
+            values = [dequantize(self._tensor(f"{name}.bias")) for name in names]
+            y = ops.add(y, ops.constant(np.concatenate(values)))
+        parts: list[ov.Output] = ops.variadic_split(
+            y, ops.constant(2, ov.Type.i64), ints(*out_features)
+        ).outputs()
+        return parts
+
+    def _check_features(self, name: str, features: int, out_features: int) -> None:
+        if features != out_features:
             raise ModelFailed(
                 f"{self._checkpoint.path}: {name} has {features} features, its heads {out_features}"
             )
-        return y
 
     def _bias(self, name: str) -> ov.Node | None:
         bias = f"{name}.bias"

@@ -30,7 +30,7 @@ class GptNeo(Gpt):
         name = f"{name}.attention"
         width = self._num_heads * self._head_dim
         attended = self._attend(
-            *(self._linear(hidden, f"{name}.{part}_proj", width) for part in ("q", "k", "v")),
+            *self._projections(hidden, [f"{name}.{part}_proj" for part in "qkv"], [width] * 3),
             num_heads=self._num_heads,
             num_kv_heads=self._num_heads,
             head_dim=self._head_dim,

@@ -51,12 +51,14 @@ class Llama(DecoderGraph):
         return self._norm(hidden, "norm")
 
     def _self_attention(self, hidden: ov.Node, name: str, layer: int) -> ov.Node:
-        query = self._heads(hidden, f"{name}.q", self._num_heads)
-        key = self._heads(hidden, f"{name}.k", self._num_kv_heads)
+        query_width, kv_width = self._num_heads * self._head_dim, self._num_kv_heads * self._head_dim
+        query, key, value = self._projections(
+            hidden, [f"{name}.{part}_proj" for part in "qkv"], [query_width, kv_width, kv_width]
+        )
         attended = self._attend(
-            rope(query, self._angles, self._head_dim),
-            rope(key, self._angles, self._head_dim),
-            self._linear(hidden, f"{name}.v_proj", self._num_kv_heads * self._head_dim),
+            rope(self._heads(query, f"{name}.q", self._num_heads), self._angles, self._head_dim),
+            rope(self._heads(key, f"{name}.k", self._num_kv_heads), self._angles, self._head_dim),
+            value,
             num_heads=self._num_heads,
             num_kv_heads=self._num_kv_heads,
             head_dim=self._head_dim,
@@ -65,9 +67,8 @@ class Llama(DecoderGraph):
         )
         return self._linear(attended, f"{name}.o_proj")
 
-    def _heads(self, hidden: ov.Node, name: str, num_heads: int) -> ov.Node:
+    def _heads(self, x: ov.Output, name: str, num_heads: int) -> ov.Node:  # noqa: ARG002  # others' heads have weights
         """Queries or keys before they are rotated, [tokens, heads, 1, head_dim]."""
-        x = self._linear(hidden, f"{name}_proj", num_heads * self._head_dim)
         return split_heads(x, num_heads, self._head_dim)
 
     def _sliding_window(self, layer: int) -> int:  # noqa: ARG002  # the layers of others differ

@@ -12,5 +12,5 @@ from carpool.runtimes.openvino.qwen2 import Qwen2
 class Qwen3(Qwen2):
     """Qwen2's layers, without biases, with a norm of each head before the rotation."""
 
-    def _heads(self, hidden: ov.Node, name: str, num_heads: int) -> ov.Node:
-        return self._norm(super()._heads(hidden, name, num_heads), f"{name}_norm")
+    def _heads(self, x: ov.Output, name: str, num_heads: int) -> ov.Node:
+        return self._norm(super()._heads(x, name, num_heads), f"{name}_norm")
