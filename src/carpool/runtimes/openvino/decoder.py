@@ -13,7 +13,7 @@ from carpool.models.checkpoint import Checkpoint, TensorFormat
 from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
-from carpool.runtimes.openvino.device import Precision, compile_model, default_precision
+from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
 from carpool.runtimes.openvino.exponentials import GraphExponentials
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
@@ -37,8 +37,6 @@ _GRAPHS: Mapping[str, type[DecoderGraph]] = {
     "Qwen3ForCausalLM": Qwen3,
 }
 _CACHE_LINE = 64
-_WHOLE_ROW = 1 << 31
-"""More than any row has."""
 
 
 def load_decoder(
@@ -120,13 +118,9 @@ def _properties(
     precision: Precision, weights: WeightFormat, kv_cache_precision: KvCachePrecision
 ) -> dict[str, Any]:
     """Of the CPU plugin, for a model computed in `precision`; decision 001 has the measurements."""
-    properties: dict[str, Any] = {}
+    properties = activation_rounding(precision, weights)
     if precision == "bf16":
         properties["KV_CACHE_PRECISION"] = "bf16"
-        # Elements of activations that share a scale when they are rounded to 8 bits too; 0 rounds none. Where
-        # bf16 has matrix units that pays with 8-bit weights and a scale per token only: all 8-bit kernels.
-        per_token = weights is WeightFormat.INT8
-        properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = _WHOLE_ROW if per_token else 0
     if kv_cache_precision is not KvCachePrecision.AUTO:
         properties["KV_CACHE_PRECISION"] = kv_cache_precision.value
     return properties

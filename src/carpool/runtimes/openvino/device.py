@@ -7,8 +7,12 @@ from typing import Any, Literal
 import openvino as ov
 
 from carpool.errors import ModelFailed
+from carpool.runtimes.openvino.config import WeightFormat
 
 Precision = Literal["f32", "bf16"]
+
+_WHOLE_TOKEN = 1 << 31
+"""More features than a token has anywhere."""
 
 
 @functools.cache
@@ -20,6 +24,19 @@ def core() -> ov.Core:
 def default_precision() -> Precision:
     """bf16 where the CPU computes in it natively (AMX or AVX512-BF16), f32 elsewhere."""
     return "bf16" if "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def activation_rounding(precision: Precision, weights: WeightFormat) -> dict[str, Any]:
+    """How the plugin rounds what quantised weights are multiplied with, in a model computed in `precision`.
+
+    The property is how many activations share a scale when they are rounded to 8 bits too; 0 rounds none.
+    Where bf16 has matrix units, rounding pays only with 8-bit weights and one scale per token, which takes
+    kernels that are 8-bit throughout. Elsewhere the plugin's own choice is left. Decision 001 has the
+    measurements.
+    """
+    if precision != "bf16":
+        return {}
+    return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": _WHOLE_TOKEN if weights is WeightFormat.INT8 else 0}
 
 
 def compile_model(

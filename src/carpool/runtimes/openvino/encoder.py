@@ -10,7 +10,7 @@ from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.encoder import EncoderSpec, TokenPair
 from carpool.runtimes.openvino.config import WeightFormat
-from carpool.runtimes.openvino.device import Precision, compile_model, default_precision
+from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
 from carpool.runtimes.openvino.encoder_graph import build_classifier_graph, build_embedding_graph
 from carpool.runtimes.pooling import Pooling
 
@@ -37,7 +37,7 @@ class OpenVinoEncoder:
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
         model = build_embedding_graph(checkpoint, pooling, weights)
-        self._graph = _CompiledGraph(model, num_threads, precision)
+        self._graph = _CompiledGraph(model, num_threads, precision, weights)
         [vector] = self._graph.run([[0, 0]])  # the plugin packs the weights at the first call
         self._spec = EncoderSpec(len(vector), _max_tokens(checkpoint, max_tokens))
 
@@ -72,7 +72,7 @@ class OpenVinoClassifier:
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
         model = build_classifier_graph(checkpoint, weights)
-        self._graph = _CompiledGraph(model, num_threads, precision)
+        self._graph = _CompiledGraph(model, num_threads, precision, weights)
         [logits] = self._graph.run([[0, 0]])  # the plugin packs the weights at the first call
         self._spec = EncoderSpec(len(logits), _max_tokens(checkpoint, max_tokens))
 
@@ -93,12 +93,19 @@ class OpenVinoClassifier:
 class _CompiledGraph:
     """A graph as `encoder_graph` makes it, with its one inference request."""
 
-    def __init__(self, model: ov.Model, num_threads: int, precision: Precision | None) -> None:
+    def __init__(
+        self, model: ov.Model, num_threads: int, precision: Precision | None, weights: WeightFormat
+    ) -> None:
         if precision == "bf16" and default_precision() != "bf16":
             raise ModelFailed(
                 "precision: bf16 needs a CPU with AMX or AVX512-BF16, which this one has not; leave it unset"
             )
-        compiled = compile_model(model, num_threads=num_threads, precision=precision)
+        compiled = compile_model(
+            model,
+            num_threads=num_threads,
+            precision=precision,
+            properties=activation_rounding(precision or default_precision(), weights),
+        )
         self._has_types = any("token_type_ids" in node.get_names() for node in compiled.inputs)
         self._request = compiled.create_infer_request()
 
