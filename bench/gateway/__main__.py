@@ -154,7 +154,7 @@ def main() -> None:
 
     def add_streams(name: str, *what: Any) -> None:
         if arguments.only in name:
-            rows.append(measure_streams(name, *what, rounds))
+            rows.append(measure_streams(name, *what, rounds=rounds))
             print(rows[-1], file=sys.stderr)
 
     with ExitStack() as servers:
