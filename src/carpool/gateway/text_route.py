@@ -191,26 +191,28 @@ class _Sending:
         """The body of a reply that is not streamed."""
         pieces_of: list[list[Piece]] = [[] for _ in range(choices)]
         async with aclosing(self._reply.pieces()) as pieces:
-            async for piece in pieces:
-                pieces_of[piece.index].append(piece)
+            async for some in pieces:
+                for piece in some:
+                    pieces_of[piece.index].append(piece)
         return msgspec.json.encode(self._form.whole(pieces_of, self._usage()))
 
     async def stream(self, choices: int, include_usage: bool) -> None:
         """Send the body of a stream."""
         form, exchange = self._form, self._exchange
-        for chunk in form.opening(choices):
-            await exchange.write(event(chunk))
-        events = 0
+        await exchange.write(b"".join([event(chunk) for chunk in form.opening(choices)]))
+        is_first, in_this_turn = True, 0
         async with aclosing(self._reply.pieces()) as pieces:
-            async for piece in pieces:
-                chunks = form.chunks(piece)
-                if not chunks:
+            async for some in pieces:
+                written = [event(chunk) for piece in some for chunk in form.chunks(piece)]
+                if not written:
                     continue
-                if events == 0:
+                if is_first:
                     self._metrics.first_token(exchange.call.age_s, self._model, self._outcome)
-                await exchange.write(b"".join([event(chunk) for chunk in chunks]))
-                events += 1
-                if events % _EVENTS_PER_TURN == 0:
+                    is_first = False
+                await exchange.write(b"".join(written))
+                in_this_turn += len(written)
+                if in_this_turn >= _EVENTS_PER_TURN:
+                    in_this_turn = 0
                     await asyncio.sleep(0)
         usage = self._usage()
         await exchange.finish((event(form.usage_chunk(usage)) if include_usage else b"") + DONE)
