@@ -112,10 +112,15 @@ class Attendance(TimeLimit):
     def __init__(self, exchange: Exchange) -> None:
         super().__init__(exchange.deadline, "The request was not answered")
         self._exchange = exchange
+        self._start: asyncio.Handle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
         await super().__aenter__()
+        # In the loop's next turn: what is refused at once needs no watcher.
+        self._start = asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
         self._watcher = asyncio.create_task(self._watch())
 
     async def __aexit__(
@@ -123,6 +128,8 @@ class Attendance(TimeLimit):
     ) -> None:
         if self._watcher is not None:
             self._watcher.cancel()
+        elif self._start is not None:
+            self._start.cancel()
         await super().__aexit__(kind, error, trace)
 
     async def _watch(self) -> None:
