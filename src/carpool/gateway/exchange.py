@@ -1,7 +1,7 @@
 """One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from types import TracebackType
 
 from starlette.types import Receive, Scope, Send
@@ -77,9 +77,9 @@ class Exchange:
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Awaitable[None]:
         """Send a part of the body, which may be empty; more follow."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""

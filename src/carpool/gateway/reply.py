@@ -7,8 +7,10 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from carpool.cache.answer import Answer
 from carpool.cache.in_flight import Follower, Leader, LeaderLost
@@ -16,8 +18,7 @@ from carpool.errors import CarpoolError, Unavailable
 from carpool.worker.generation import Delta, Generation, TokenLogprob
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A part of one choice's text."""
 
     index: int
@@ -236,7 +237,9 @@ class SequentialReply:
         for place, reply in enumerate(self._replies):
             async with aclosing(reply.pieces()) as pieces:
                 async for some in pieces:
-                    yield [replace(piece, index=place * self._n + piece.index) for piece in some]
+                    yield [
+                        msgspec.structs.replace(piece, index=place * self._n + piece.index) for piece in some
+                    ]
 
     async def aclose(self) -> None:
         """Close all of them."""

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Protocol
 
@@ -22,7 +21,7 @@ from carpool.gateway.repeats import Repeats
 from carpool.gateway.reply import Piece, Reply
 from carpool.gateway.sampling_schema import SamplingFields
 from carpool.gateway.services import Services
-from carpool.gateway.sse import DONE, event, raw_event
+from carpool.gateway.sse import DONE, raw_event
 from carpool.gateway.usage import Usage
 from carpool.gateway.validation import BodyReader
 from carpool.worker.protocol import Generate
@@ -37,16 +36,16 @@ _EVENTS_PER_TURN = 64
 class Form(Protocol):
     """Writes one request's reply in the shape of its route."""
 
-    def opening(self, choices: int) -> Sequence[msgspec.Struct]:
-        """The chunks that begin a stream."""
+    def opening(self, choices: int) -> list[bytes]:
+        """The events that begin a stream."""
         ...
 
-    def chunks(self, piece: Piece) -> Sequence[msgspec.Struct]:
-        """The chunks of a piece."""
+    def events(self, piece: Piece) -> list[bytes]:
+        """The events of a piece."""
         ...
 
-    def usage_chunk(self, usage: Usage) -> msgspec.Struct:
-        """The last chunk of a stream, if asked for."""
+    def usage_event(self, usage: Usage) -> bytes:
+        """The last event of a stream, if asked for."""
         ...
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> msgspec.Struct:
@@ -199,11 +198,11 @@ class _Sending:
     async def stream(self, choices: int, include_usage: bool) -> None:
         """Send the body of a stream."""
         form, exchange = self._form, self._exchange
-        await exchange.write(b"".join([event(chunk) for chunk in form.opening(choices)]))
+        await exchange.write(b"".join(form.opening(choices)))
         is_first, in_this_turn = True, 0
         async with aclosing(self._reply.pieces()) as pieces:
             async for some in pieces:
-                written = [event(chunk) for piece in some for chunk in form.chunks(piece)]
+                written = [each for piece in some for each in form.events(piece)]
                 if not written:
                     continue
                 if is_first:
@@ -215,7 +214,7 @@ class _Sending:
                     in_this_turn = 0
                     await asyncio.sleep(0)
         usage = self._usage()
-        await exchange.finish((event(form.usage_chunk(usage)) if include_usage else b"") + DONE)
+        await exchange.finish((form.usage_event(usage) if include_usage else b"") + DONE)
 
     def _usage(self) -> Usage:
         usage = Usage.of(self._reply.tokens)

@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from carpool.errors import CarpoolError
 from carpool.models.detokenizer import IncrementalDetokenizer
 from carpool.models.stop import StopChecker
@@ -24,8 +26,7 @@ class TokenLogprob:
     """(token id, text, bytes, logprob), likeliest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """What one step added to one choice. `text` is empty while bytes or a possible stop string are held."""
 
     index: int
