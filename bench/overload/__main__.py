@@ -25,7 +25,7 @@ from bench.k6.__main__ import wait_ready
 from bench.overload.load import Load, Reply
 from carpool.models.starter import CHAT_MODEL
 
-PLACES = 64
+PLACES = 32
 TOKENS = 32
 FACTOR = 10
 QUESTIONS = Path(__file__).parents[2] / "src" / "carpool" / "cli" / "bench_questions.json"
@@ -78,7 +78,7 @@ async def measure(server: Server, port: int, seconds: float) -> tuple[list[dict[
     load = Load(port, bodies())
     await load.closed(PLACES, 3)
     rows = []
-    for users in (16, 32, PLACES):
+    for users in (PLACES // 4, PLACES // 2, PLACES):
         before, began = server.cpu_s, time.perf_counter()
         replies = await load.closed(users, seconds)
         used_s = server.cpu_s - before
@@ -107,7 +107,7 @@ async def measure(server: Server, port: int, seconds: float) -> tuple[list[dict[
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=20, help="of each load, twice as much of the last")
+    parser.add_argument("--seconds", type=float, default=24, help="of each load, twice as much of the last")
     arguments = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

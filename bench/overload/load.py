@@ -31,6 +31,8 @@ class _Connection(asyncio.Protocol):
         self._data = b""
         self._waiting: asyncio.Future[tuple[int, int | None]] | None = None
         self._transport: asyncio.Transport | None = None
+        self.closed = False
+        """By the server, which does so when nothing was asked for some seconds."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -45,6 +47,7 @@ class _Connection(asyncio.Protocol):
         self._waiting.set_result((int(head[1]), int(retry_after[1]) if retry_after else None))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.closed = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result((0, None))
 
@@ -69,6 +72,7 @@ class Load:
 
     async def ask(self, due: float) -> Reply:
         """Send the next request, on a connection that is free or new."""
+        self._idle = [each for each in self._idle if not each.closed]
         if self._idle:
             connection = self._idle.pop()
         else:
