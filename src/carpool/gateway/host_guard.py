@@ -29,7 +29,7 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if scope["type"] == "http" and not self._keys.closed:
+        if scope["type"] == "http" and not self._keys.was_closed:
             self._check(scope)
         await self._app(scope, receive, send)
 

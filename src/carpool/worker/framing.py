@@ -14,6 +14,7 @@ MAX_FRAME_BYTES = 256 * 1024 * 1024
 READ_BUFFER_BYTES = 256 * 1024
 """For the `limit` of the stream readers: how much is read ahead of the frame in work."""
 _LENGTH_BYTES = 4
+_WITHIN_A_FRAME = "the stream ended within a frame"
 
 Message = TypeVar("Message")
 
@@ -30,23 +31,39 @@ async def read_frames(
     Raises `FramingError` for a stream that ends within a frame, a frame over `MAX_FRAME_BYTES` and bytes that
     the decoder does not know. Buffers in a message are views of its frame, not copies.
     """
-    while True:
-        try:
-            size = int.from_bytes(await reader.readexactly(_LENGTH_BYTES), "little")
-            if size > MAX_FRAME_BYTES:
-                raise FramingError(f"a frame of {size} bytes was announced, {MAX_FRAME_BYTES} are allowed")
-            frame = await reader.readexactly(size)
-        except asyncio.IncompleteReadError as error:
-            if not error.partial and error.expected == _LENGTH_BYTES:
-                return
-            raise FramingError("the stream ended within a frame") from error
-        except ConnectionError:
-            return  # the other side was killed: for the reader the same as its end
-        try:
-            message = decoder.decode(frame)
-        except msgspec.DecodeError as error:
-            raise FramingError(f"not a message of this protocol: {error}") from error
-        yield message
+    rest = b""
+    try:
+        while chunk := await reader.read(READ_BUFFER_BYTES):
+            data, begin = rest + chunk, 0
+            while len(data) - begin >= _LENGTH_BYTES:
+                end = begin + _LENGTH_BYTES + _size(data, begin)
+                if end > len(data):
+                    missing = await reader.readexactly(end - len(data))
+                    data, begin, end = data[begin:] + missing, 0, end - begin
+                yield _decoded(memoryview(data)[begin + _LENGTH_BYTES : end], decoder)
+                begin = end
+            rest = data[begin:]
+    except ConnectionError:
+        return  # the other side was killed: for the reader the same as its end
+    except asyncio.IncompleteReadError as error:
+        raise FramingError(_WITHIN_A_FRAME) from error
+    if rest:
+        raise FramingError(_WITHIN_A_FRAME)
+
+
+def _size(data: bytes, begin: int) -> int:
+    """The announced length of a frame."""
+    size = int.from_bytes(data[begin : begin + _LENGTH_BYTES], "little")
+    if size > MAX_FRAME_BYTES:
+        raise FramingError(f"a frame of {size} bytes was announced, {MAX_FRAME_BYTES} are allowed")
+    return size
+
+
+def _decoded(frame: memoryview, decoder: "msgspec.msgpack.Decoder[Message]") -> Message:
+    try:
+        return decoder.decode(frame)
+    except msgspec.DecodeError as error:
+        raise FramingError(f"not a message of this protocol: {error}") from error
 
 
 class FrameWriter:
