@@ -24,7 +24,8 @@ from bench.gateway.server import STEP_S, STREAM_TOKENS
 from bench.inference_engine_report import write
 
 CONNECTIONS = 50
-STREAMS = 32
+STREAMS = (32, 256)
+"""The latter ask for more tokens than a gateway process can send one by one."""
 CHAT = "/v1/chat/completions"
 _READY_TIMEOUT_S = 60
 
@@ -113,11 +114,11 @@ def measure(
 
 
 def measure_streams(
-    name: str, server: Server, path: str, body: dict[str, Any], rounds: int
+    name: str, server: Server, path: str, body: dict[str, Any], streams: int
 ) -> dict[str, Any]:
-    """A line of the table: streams, `STREAMS` at a time; its CPU is that of a token."""
+    """A line of the table: so many streams at a time, three rounds of them; its CPU is that of a token."""
     before = server.cpu_s
-    load = wrk.measure(server.url + path, [body], connections=STREAMS, seconds=600, limit=rounds * STREAMS)
+    load = wrk.measure(server.url + path, [body], connections=streams, seconds=600, limit=3 * streams)
     used_s = server.cpu_s - before
     if load.failed:
         raise SystemExit(f"{name}: {load.failed} of {load.requests} streams failed")
@@ -144,7 +145,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     arguments = parser.parse_args()
     wrk.require_wrk()
-    seconds, rounds = arguments.seconds, 3
+    seconds = arguments.seconds
     rows: list[dict[str, Any]] = []
 
     def add(name: str, *what: Any, **how: Any) -> None:
@@ -154,7 +155,7 @@ def main() -> None:
 
     def add_streams(name: str, *what: Any) -> None:
         if arguments.only in name:
-            rows.append(measure_streams(name, *what, rounds=rounds))
+            rows.append(measure_streams(name, *what))
             print(rows[-1], file=sys.stderr)
 
     with ExitStack() as servers:
@@ -172,13 +173,15 @@ def main() -> None:
         servers.enter_context(held(small))
         add("refusal: the model is full", ours, CHAT, [chat("full")], seconds, refused=True)
         add("refusal: the server is full", small, CHAT, [chat("chat")], seconds, refused=True)
-        add_streams("bare FastAPI: a streamed event", bare, "/stream", chat("bare"))
-        add_streams("chat: a streamed token", ours, CHAT, chat("stream", stream=True))
+        streamed = chat("stream", stream=True)
+        for streams in STREAMS:
+            add_streams(f"bare FastAPI: an event, {streams} streams", bare, "/stream", chat("bare"), streams)
+            add_streams(f"chat: a streamed token, {streams} streams", ours, CHAT, streamed, streams)
     columns = ["what", "CPU µs", "requests/s", "p50 ms", "p95 ms", "tokens/s"]
     notes = (
         f"{CONNECTIONS} connections in a closed loop, one gateway process, wrk on the same machine. CPU is"
         " that of the gateway process for each request or token. Streams: "
-        f"{STREAMS} at a time of {STREAM_TOKENS} tokens, a token for each every {STEP_S * 1e3:.0f} ms.\n"
+        f"{STREAM_TOKENS} tokens each, one every {STEP_S * 1e3:.0f} ms.\n"
     )
     write("gateway", [{column: row.get(column, "") for column in columns} for row in rows], notes)
 
