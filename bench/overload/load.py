@@ -84,16 +84,17 @@ class Load:
         now = time.perf_counter()
         return Reply(now, now - due, status, retry_after_s)
 
-    async def closed(self, users: int, seconds: float) -> list[Reply]:
-        """Users who ask again as soon as they are answered, for so long."""
+    async def closed(self, users: int, seconds: float, settling_s: float = 0.0) -> list[Reply]:
+        """Users who ask again as soon as they are answered, for so long; they come one after another."""
         end = time.perf_counter() + seconds
         replies: list[Reply] = []
 
-        async def user() -> None:
+        async def user(number: int) -> None:
+            await asyncio.sleep(settling_s * number / users)
             while (now := time.perf_counter()) < end:
                 replies.append(await self.ask(now))
 
-        await asyncio.gather(*[user() for _ in range(users)])
+        await asyncio.gather(*[user(number) for number in range(users)])
         return replies
 
     async def open(self, arrivals: Iterable[float]) -> list[Reply]:
