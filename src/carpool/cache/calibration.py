@@ -4,7 +4,8 @@ A logistic regression on `features` and their hinges; `python -m bench.cache_str
 docs/semantic-cache.md tells on what. The file holds fitted numbers only, and what they were fitted on.
 """
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache, partial
 from importlib import resources
 from math import exp
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import msgspec
 
 from carpool.cache.acceptance import Level
-from carpool.cache.features import NAMES, Candidate, features
+from carpool.cache.features import NAMES, Candidate, Comparison, compare, features
 from carpool.errors import StartError
 
 VERSION = 1
 """Of the features; a file of another version is refused."""
+_PAIRS = 4096
+"""Pairs of texts whose comparison is remembered, about 1 KiB each."""
 
 
 class Term(msgspec.Struct, frozen=True):
@@ -78,12 +81,17 @@ class Calibration(msgspec.Struct, frozen=True, dict=True):
 
     def probability(self, question: str, candidate: Candidate) -> float:
         """Of the stored answer serving the question."""
-        values = features(question, candidate, self.rarity, self.rarest)
+        values = features(candidate, self._compared(question, candidate.text))
         log_odds = self.intercept
         for index, knot, weight in self._compiled:
             value = values[index]
             log_odds += weight * (value if knot is None else max(0.0, value - knot))
         return 1 / (1 + exp(-log_odds)) if log_odds > -700 else 0.0
+
+    @cached_property
+    def _compared(self) -> Callable[[str, str], Comparison]:
+        """Two texts, compared once: what one asks in other words, others do, too."""
+        return lru_cache(_PAIRS)(partial(compare, rarity=self.rarity, rarest=self.rarest))
 
     @cached_property
     def _compiled(self) -> list[tuple[int, float | None, float]]:

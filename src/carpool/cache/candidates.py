@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.cache.difference import plain_words
-from carpool.cache.features import NAMES, features, with_margins
+from carpool.cache.features import NAMES, compare, features, with_margins
 from carpool.cache.index import Vector
 from carpool.cache.labelled import Question
 from carpool.cache.replay import neighbours, replay
@@ -89,7 +89,9 @@ def collect(
         found = with_margins([(stream[each].text, cosine) for each, cosine in near], floor)
         for (each, _), candidate in zip(near, found, strict=True):
             questions.append(index)
-            values.append(features(asked.text, candidate, rarity.of_words, rarity.rarest))
+            values.append(
+                features(candidate, compare(asked.text, candidate.text, rarity.of_words, rarity.rarest))
+            )
             same.append(asked.cluster == stream[each].cluster)
             pairs.append((asked.text, candidate.text))
             ruled_out.append(vetoed(asked.text, candidate.text) is not None)

@@ -28,6 +28,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.replace("\u2019", "'") for word in _WORD.findall(text.casefold()))
 
 
+@lru_cache(4096)
 def difference(first: str, second: str, min_shared: int = 0) -> tuple[str, str] | None:
     """What is left of two turns without the words that they share at the start and at the end.
 

@@ -90,11 +90,21 @@ class _Turn:
     question_word: str | None
 
 
-def features(
-    question: str, candidate: Candidate, rarity: Mapping[str, float], rarest: float
-) -> Sequence[float]:
-    """The values of `NAMES`. `rarity`: -log of the share of questions with a word; `rarest`: for the rest."""
-    a, b = _turn(question), _turn(candidate.text)
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two texts show of having one answer, wherever they were found."""
+
+    overlap: float
+    shortest: float
+    one_sided: float
+    greater_rarest: float
+    rest: tuple[float, ...]
+    """From `bigram_overlap` to `number`, in the order of `NAMES`."""
+
+
+def compare(question: str, text: str, rarity: Mapping[str, float], rarest: float) -> Comparison:
+    """`rarity`: -log of the share of questions with a word; `rarest`: for the rest."""
+    a, b = _turn(question), _turn(text)
     mine, theirs, shared = a.counts - b.counts, b.counts - a.counts, a.counts & b.counts
 
     def weights(counts: Counter[str]) -> list[float]:
@@ -109,12 +119,7 @@ def features(
     equal = float(a.plain == b.plain)
     one_sided = float(bool(mine) != bool(theirs))
     rarest_words = sorted((max(lesser, default=0.0), max(greater, default=0.0)))
-    return (
-        candidate.cosine,
-        log(1.001 - min(candidate.cosine, 1.0)),
-        min(candidate.margin, 0.05),
-        float(min(candidate.rivals, 6)),
-        overlap,
+    rest = (
         _dice(a.bigrams, b.bigrams),
         _dice(a.trigrams, b.trigrams),
         _common_subsequence(a.plain, b.plain) / longest if longest else 1.0,
@@ -130,9 +135,22 @@ def features(
         float(bool(my_names) != bool(their_names)),
         float(bool(my_names) and bool(their_names)),
         float(a.numbers != b.numbers),
-        candidate.cosine * overlap,
-        overlap * shortest,
-        one_sided * rarest_words[1],
+    )
+    return Comparison(overlap, float(shortest), one_sided, rarest_words[1], rest)
+
+
+def features(candidate: Candidate, texts: Comparison) -> Sequence[float]:
+    """The values of `NAMES` for a candidate whose text was compared with the question."""
+    return (
+        candidate.cosine,
+        log(1.001 - min(candidate.cosine, 1.0)),
+        min(candidate.margin, 0.05),
+        float(min(candidate.rivals, 6)),
+        texts.overlap,
+        *texts.rest,
+        candidate.cosine * texts.overlap,
+        texts.overlap * texts.shortest,
+        texts.one_sided * texts.greater_rarest,
     )
 
 

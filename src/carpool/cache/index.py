@@ -12,6 +12,8 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 
 _TOGETHER = 8
 """Queries above which one float32 product by BLAS, which reads the matrix once for all, is faster."""
+_FEW = 512
+"""Rows up to which reading them in float32 takes no longer than making a code of the query."""
 _ROUNDING = 1e-5
 """More than what float32 arithmetic can be off by, for unit vectors."""
 
@@ -117,7 +119,7 @@ class VectorIndex:
 
     def _estimates(self, vectors: Vectors, rows: int) -> tuple[Vectors, Vector]:
         """The cosines, float32 [q, rows], and how much those of each query can be off at most, [q]."""
-        if len(vectors) > _TOGETHER:
+        if len(vectors) > _TOGETHER or rows <= _FEW:
             return vectors @ self._matrix[:rows].T, np.full(len(vectors), _ROUNDING, dtype=np.float32)
         codes, scales, errors = _quantised(vectors)
         products = numkong.cdist(codes, self._codes[:rows], metric="dot", out_dtype="float32")

@@ -93,11 +93,10 @@ def chat_query(
     last = dict(plain[-1]) if plain else {}
     turn = _text(last.pop("content", None)) if last.get("role") == "user" else None
     if turn is None:
-        return _query(config, ("chat", plain, None, tools), None, False, fields)
+        return _query(config, ("chat", plain, None, tools), None, fields)
     earlier = plain[:-1]
     follow_up = any(message.get("role") not in ("system", "developer") for message in earlier)
-    by_meaning = not tools and matchable(turn, follow_up, config.max_turn_chars)
-    return _query(config, ("chat", earlier, last, tools), turn, by_meaning, fields)
+    return _query(config, ("chat", earlier, last, tools), turn, fields, not tools, follow_up)
 
 
 def completion_query(
@@ -105,17 +104,19 @@ def completion_query(
 ) -> Query:
     """The query of a completion of one prompt, a text or token ids."""
     if not isinstance(prompt, str):
-        return _query(config, ("completion",), list(prompt), False, fields)
-    return _query(config, ("completion",), prompt, matchable(prompt, False, config.max_turn_chars), fields)
+        return _query(config, ("completion",), list(prompt), fields)
+    return _query(config, ("completion",), prompt, fields, by_meaning=True)
 
 
 def _query(
     config: CacheConfig,
     context: tuple[object, ...],
     last_turn: str | list[int] | None,
-    by_meaning: bool,
     fields: RequestFields,
+    by_meaning: bool = False,
+    follow_up: bool = False,
 ) -> Query:
+    """`by_meaning`: where the last turn itself allows it; `follow_up`: whether there were turns before it."""
     tenant, model, temperature = fields["tenant"], fields["model"], fields.get("temperature")
     requested = fields.get("requested")
     mode = resolve_mode(fields.get("mode") or config.mode, requested)
@@ -123,6 +124,12 @@ def _query(
         mode = "off"  # asks for variety
     if fields.get("n", 1) != 1 or fields.get("logprobs", False):
         mode = "off"  # a stored answer is one text, without logprobs
+    max_tokens, wishes = (
+        fields.get("max_tokens"),
+        (fields.get("no_cache", False), fields.get("no_store", False)),
+    )
+    if mode == "off":
+        return Query(tenant, model, b"", b"", None, max_tokens, mode, *wishes)
     parameters = {key: _str_keys(value) for key, value in fields["parameters"].items() if value is not None}
     try:
         partition = _digest(
@@ -131,19 +138,16 @@ def _query(
         exact = _digest(partition, last_turn)
     except (TypeError, ValueError, OverflowError, RecursionError):
         # Integers beyond 64 bits, lone surrogates, absurd nesting: the model may take them, not the cache.
-        partition, exact, mode = b"", b"", "off"
-    turn = last_turn if by_meaning and mode == "on" and isinstance(last_turn, str) else None
-    return Query(
-        tenant,
-        model,
-        partition,
-        exact,
-        turn,
-        fields.get("max_tokens"),
-        mode,
-        fields.get("no_cache", False),
-        fields.get("no_store", False),
-    )
+        return Query(tenant, model, b"", b"", None, max_tokens, "off", *wishes)
+    turn = None
+    if (
+        by_meaning
+        and mode == "on"
+        and isinstance(last_turn, str)
+        and matchable(last_turn, follow_up, config.max_turn_chars)
+    ):
+        turn = last_turn
+    return Query(tenant, model, partition, exact, turn, max_tokens, mode, *wishes)
 
 
 def _text(content: object) -> str | None:

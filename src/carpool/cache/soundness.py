@@ -9,6 +9,7 @@ question in another language passes them unseen.
 """
 
 import re
+from functools import lru_cache
 
 from carpool.cache.difference import words
 
@@ -58,6 +59,9 @@ _TASKS = r"""
 """
 """What a turn begins with that hands over something to work on."""
 
+_TURNS = 1024
+"""Turns that are remembered with what was found of them."""
+
 _MATERIAL = re.compile(
     rf"""
     ^\W*(?:(?:please|kindly|(?:can|could|would)[ ]you|now)[ ])*(?:{_TASKS})\b (?!\?)
@@ -75,6 +79,7 @@ _ALWAYS = re.compile(
 _IN_FOLLOW_UP = re.compile(rf"\b(?:{_DEICTIC})\b", re.IGNORECASE | re.VERBOSE)
 
 
+@lru_cache(_TURNS)
 def carries_material(turn: str) -> bool:
     """Whether a turn holds what it is to be done with: a passage, a quotation, the rest of a template.
 
@@ -88,7 +93,12 @@ def matchable(turn: str, follow_up: bool, max_chars: int) -> bool:
 
     `follow_up`: there are earlier turns, to which a "that" or "why?" may point.
     """
-    if len(turn) > max_chars or not words(turn):
+    return len(turn) <= max_chars and _matchable(turn, follow_up)
+
+
+@lru_cache(_TURNS)
+def _matchable(turn: str, follow_up: bool) -> bool:
+    if not words(turn):
         return False
     plain = " ".join(turn.replace("\u2019", "'").split())
     return not (_ALWAYS.search(plain) or (follow_up and _IN_FOLLOW_UP.search(plain)))

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import socket
-import sys
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from carpool.cache.judge import ModelJudge
 from carpool.cache.service import AnswerCache
+from carpool.cli.logs import log_to_stderr
 from carpool.cli.options import Commands, add_config, settings_of
 from carpool.errors import StartError
 from carpool.gateway.config import GatewayConfig
@@ -41,11 +41,7 @@ def add_to(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; 0 after draining. Raises `StartError`."""
     settings = settings_of(arguments, host=arguments.host, port=arguments.port)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    # Where a line was logged is not shown, and to find it out costs a busy server several percent.
-    logging._srcfile = None
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging.getLogger("carpool").setLevel(logging.INFO)
+    log_to_stderr()
     return uvloop.run(_serve(settings))
 
 

@@ -6,21 +6,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import ASGIApp
 
 from carpool.cache.service import AnswerCache
-from carpool.errors import CarpoolError, MethodNotAllowed, NotFound
 from carpool.gateway.admission import Admission
 from carpool.gateway.auth import Authentication, Scoped
 from carpool.gateway.cache_admin import CacheAdmin
 from carpool.gateway.cache_study import CacheStudy
-from carpool.gateway.call import Call
 from carpool.gateway.chat import ChatCompletions
 from carpool.gateway.completions import Completions
 from carpool.gateway.config import GatewayConfig, Scope
@@ -28,7 +23,6 @@ from carpool.gateway.dashboard import Dashboard
 from carpool.gateway.docs import docs, openapi
 from carpool.gateway.drain import Drain
 from carpool.gateway.embeddings import Embeddings
-from carpool.gateway.error_reply import envelope
 from carpool.gateway.front_door import FrontDoor
 from carpool.gateway.health import live, ready
 from carpool.gateway.host_guard import HostGuard
@@ -40,9 +34,21 @@ from carpool.gateway.model_admin import ModelAdmin
 from carpool.gateway.models import Endpoint, list_models, one_model
 from carpool.gateway.openapi import openapi_document
 from carpool.gateway.rerank import Rerank
+from carpool.gateway.routes import Routes
 from carpool.gateway.services import Services
 from carpool.telemetry import Registry
 from carpool.worker.client import WorkerClient
+
+
+class Gateway(FastAPI):
+    """FastAPI without the layers it adds: the front door ends every request itself, whatever happens."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """See `_middleware`; behind it the routes."""
+        app: ASGIApp = Routes(self.routes, self.router)
+        for layer, args, kwargs in reversed(self.user_middleware):
+            app = layer(app, *args, **kwargs)
+        return app
 
 
 def create_app(
@@ -74,7 +80,7 @@ def create_app(
             for task in tasks:
                 task.cancel()
 
-    app = FastAPI(
+    app = Gateway(
         title="Carpool",
         openapi_url=None,  # a route below, which asks for a key
         telemetry={"tracing": False, "metrics": False, "logs": False},  # it has its own
@@ -110,7 +116,6 @@ def create_app(
             _route("GET", "/openapi.json", _page(openapi), None),
         ],
         middleware=_middleware(config, services.metrics, drain),
-        exception_handlers={HTTPException: _no_route},
         redirect_slashes=False,
     )
     document: dict[str, Any] = openapi_document()
@@ -145,15 +150,3 @@ def _route(method: str, path: str, endpoint: ASGIApp, scope: Scope | None) -> Ro
 
 def _page(endpoint: Endpoint) -> ASGIApp:
     return request_response(endpoint)
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    """What the router found wrong, as the envelope. A 405 comes with the methods that are allowed."""
-    path, headers = request.url.path[:200], {}
-    refusal: CarpoolError = NotFound(f"There is no {path} here; /docs tells what there is.")
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        refusal = MethodNotAllowed(f"{path} does not take {request.method}.")
-        headers = dict(error.headers or {})
-    Call.of(request.scope).error = refusal.code
-    headers["x-should-retry"] = "false"
-    return Response(envelope(refusal), refusal.status, headers, media_type="application/json")

@@ -19,6 +19,8 @@ class CacheWish:
     @classmethod
     def of(cls, cache_control: bytes | None, options: CacheOptions | None) -> "CacheWish":
         """From the header `cache-control` and the body's field `carpool`."""
+        if cache_control is None and options is None:
+            return _NONE
         directives = {each.strip() for each in (cache_control or b"").lower().split(b",")}
         options = options or _NO_OPTIONS
         return cls(
@@ -29,6 +31,7 @@ class CacheWish:
 
 
 _NO_OPTIONS = CacheOptions()
+_NONE = CacheWish(None, False, False)
 
 
 def cache_headers(lookup: Lookup) -> Headers:

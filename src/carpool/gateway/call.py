@@ -1,10 +1,9 @@
 """What is known of one HTTP request, in the ASGI scope's state from the front door on."""
 
 import re
-import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from random import Random
 
 from starlette.types import Scope
 
@@ -13,6 +12,7 @@ from carpool.cache.config import Mode
 Headers = list[tuple[bytes, bytes]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_random = Random()  # noqa: S311  # ids are to differ, not to be secret, and the system's source is a call away
 
 
 @dataclass(slots=True)
@@ -20,6 +20,8 @@ class Call:
     """One HTTP request: who asks, where it went, how it ended."""
 
     request_id: str
+    headers: dict[bytes, bytes]
+    """The first value of each of the request's headers, by its name in lower case."""
     began: float = field(default_factory=time.perf_counter)
     """By `time.perf_counter()`."""
     tenant: str = ""
@@ -40,9 +42,11 @@ class Call:
     @classmethod
     def open(cls, scope: Scope) -> "Call":
         """Give a request its `Call`. A client's `x-request-id` is kept if it is fit to be repeated."""
-        offered = header(scope, b"x-request-id")
+        headers = dict(reversed(scope["headers"]))
+        offered = headers.get(b"x-request-id")
         fit = offered is not None and _REQUEST_ID.fullmatch(offered) is not None
-        call = cls(offered.decode() if offered and fit else f"req-{secrets.token_hex(12)}")
+        request_id = offered.decode() if offered and fit else f"req-{_random.getrandbits(96):024x}"
+        call = cls(request_id, headers)
         scope.setdefault("state", {})["call"] = call
         return call
 
@@ -59,9 +63,5 @@ class Call:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The first value of a request header; `name` in lower case."""
-    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-    for key, value in headers:
-        if key == name:
-            return value
-    return None
+    """The first value of a header of a request that came through the front door; `name` in lower case."""
+    return Call.of(scope).headers.get(name)

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from carpool.gateway.reply import Piece
+from carpool.gateway.sse import TextEvents, event
 from carpool.gateway.tool_parser import CallPart, ToolCallParser
 from carpool.gateway.usage import Usage
 from carpool.worker.generation import TokenLogprob
@@ -147,13 +148,16 @@ class ChatForm:
         self._usage = None if include_usage else UNSET
         self._call_parser = call_parser
         self._parsers: dict[int, ToolCallParser] = {}
+        self._texts: dict[int, TextEvents] = {}
 
-    def opening(self, choices: int) -> list[msgspec.Struct]:
-        """The chunks that begin each choice."""
-        return [self._chunk(ChatChunkChoice(i, ChatDelta("assistant", ""))) for i in range(choices)]
+    def opening(self, choices: int) -> list[bytes]:
+        """The events that begin each choice."""
+        return [self._event(ChatChunkChoice(i, ChatDelta("assistant", ""))) for i in range(choices)]
 
-    def chunks(self, piece: Piece) -> list[msgspec.Struct]:
-        """The chunks of a piece; none for a piece without text."""
+    def events(self, piece: Piece) -> list[bytes]:
+        """The events of a piece; none for a piece without text."""
+        if self._call_parser is None and piece.logprobs is None and piece.finish_reason is None:
+            return [self._text_events(piece.index).event(piece.text)] if piece.text else []
         text, calls, finish_reason = self._apart(piece)
         logprobs = _logprobs(piece.logprobs)
         deltas = [ChatDelta(tool_calls=[_call_delta(call)]) for call in calls]
@@ -166,11 +170,19 @@ class ChatForm:
         ]
         if finish_reason is not None:
             chunks.append(ChatChunkChoice(piece.index, ChatDelta(), finish_reason=finish_reason))
-        return [self._chunk(chunk) for chunk in chunks]
+        return [self._event(chunk) for chunk in chunks]
 
-    def usage_chunk(self, usage: Usage) -> msgspec.Struct:
-        """The chunk after the last choice's end."""
-        return ChatChunk(id=self._id, created=self._created, model=self._model, choices=[], usage=usage)
+    def _text_events(self, index: int) -> TextEvents:
+        if index not in self._texts:
+            example = ChatChunkChoice(index, ChatDelta(content=TextEvents.HOLE))
+            self._texts[index] = TextEvents(self._chunk(example))
+        return self._texts[index]
+
+    def usage_event(self, usage: Usage) -> bytes:
+        """The event after the last choice's end."""
+        return event(
+            ChatChunk(id=self._id, created=self._created, model=self._model, choices=[], usage=usage)
+        )
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> msgspec.Struct:
         """The whole body, from each choice's pieces."""
@@ -201,6 +213,9 @@ class ChatForm:
         if piece.finish_reason is None:
             return text, calls, None
         return text + parser.flush(), calls, parser.ending(piece.finish_reason)
+
+    def _event(self, choice: ChatChunkChoice) -> bytes:
+        return event(self._chunk(choice))
 
     def _chunk(self, choice: ChatChunkChoice) -> ChatChunk:
         return ChatChunk(

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from carpool.gateway.reply import Piece
+from carpool.gateway.sse import TextEvents, event
 from carpool.gateway.usage import Usage
 from carpool.worker.generation import TokenLogprob
 
@@ -48,20 +49,29 @@ class CompletionForm:
         self._model = model
         self._usage = None if include_usage else msgspec.UNSET
         self._offsets: dict[int, int] = {}
+        self._texts: dict[int, TextEvents] = {}
 
-    def opening(self, choices: int) -> list[msgspec.Struct]:  # noqa: ARG002  # chat has one per choice
+    def opening(self, choices: int) -> list[bytes]:  # noqa: ARG002  # chat has one per choice
         """A stream of completions begins with its text."""
         return []
 
-    def chunks(self, piece: Piece) -> list[msgspec.Struct]:
-        """The chunk of a piece; none for a piece that adds nothing."""
+    def events(self, piece: Piece) -> list[bytes]:
+        """The event of a piece; none for a piece that adds nothing."""
         if not (piece.text or piece.logprobs or piece.finish_reason):
             return []
-        return [self._body([self._choice(piece)], self._usage)]
+        if piece.logprobs is None and piece.finish_reason is None:
+            return [self._text_events(piece.index).event(piece.text)]
+        return [event(self._body([self._choice(piece)], self._usage))]
 
-    def usage_chunk(self, usage: Usage) -> msgspec.Struct:
-        """The chunk after the last choice's end."""
-        return self._body([], usage)
+    def _text_events(self, index: int) -> TextEvents:
+        if index not in self._texts:
+            example = self._choice(Piece(index, TextEvents.HOLE))
+            self._texts[index] = TextEvents(self._body([example], self._usage))
+        return self._texts[index]
+
+    def usage_event(self, usage: Usage) -> bytes:
+        """The event after the last choice's end."""
+        return event(self._body([], usage))
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> msgspec.Struct:
         """The whole body, from each choice's pieces."""

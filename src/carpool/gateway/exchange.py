@@ -1,14 +1,14 @@
 """One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Iterator
+from types import TracebackType
 
 from starlette.types import Receive, Scope, Send
 
 from carpool.errors import PayloadTooLarge
 from carpool.gateway.call import Call, Headers, header
-from carpool.gateway.deadline import Deadline
+from carpool.gateway.deadline import Deadline, TimeLimit
 
 JSON: Headers = [(b"content-type", b"application/json")]
 EVENT_STREAM: Headers = [
@@ -34,7 +34,7 @@ class Exchange:
         """Whether the status went out."""
         self.finished = False
         """Whether all of the reply went out."""
-        self._receive = receive
+        self.receive = receive
         self._send = send
 
     def header(self, name: bytes) -> bytes | None:
@@ -52,63 +52,34 @@ class Exchange:
         chunks: list[bytes] = []
         received = 0
         more = size <= max_bytes
-        try:
-            async with asyncio.timeout(self.deadline.left_s):
-                while more:
-                    message = await self._receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnected
-                    chunks.append(message.get("body", b""))
-                    received += len(chunks[-1])
-                    more = message.get("more_body", False) and received <= max_bytes
-        except TimeoutError:
-            raise self.deadline.exceeded("The body did not come") from None
+        async with TimeLimit(self.deadline, "The body did not come"):
+            while more:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnected
+                chunks.append(message.get("body", b""))
+                received += len(chunks[-1])
+                more = message.get("more_body", False) and received <= max_bytes
         if max(size, received) > max_bytes:
             raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes (gateway.max_body_bytes).")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    @asynccontextmanager
-    async def attended(self) -> AsyncIterator[None]:
+    def attended(self) -> "Attendance":
         """Run the block as long as the client waits for it, after its body was read.
 
         The block is cancelled and `ClientDisconnected` raised when the client leaves; `DeadlineExceeded`
         when the deadline passes.
         """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # an ASGI server runs every request in a task
-        gone = False
-
-        async def watch() -> None:
-            nonlocal gone
-            while (await self._receive())["type"] != "http.disconnect":
-                pass
-            if not self.finished:  # servers also say so when the reply is complete
-                gone = True
-                task.cancel()
-
-        watcher = asyncio.create_task(watch())
-        try:
-            async with asyncio.timeout(self.deadline.left_s) as limit:
-                yield
-        except asyncio.CancelledError:
-            if not gone or task.uncancel():
-                raise
-            raise ClientDisconnected from None
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise self.deadline.exceeded("The request was not answered") from None
-        finally:
-            watcher.cancel()
+        return Attendance(self)
 
     async def start(self, headers: Headers, status: int = 200) -> None:
         """Send the status."""
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def write(self, data: bytes) -> None:
-        """Send a part of the body; more follow."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+    def write(self, data: bytes) -> Awaitable[None]:
+        """Send a part of the body, which may be empty; more follow."""
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
@@ -133,3 +104,36 @@ class Exchange:
             await asyncio.sleep(0)
             part, following = following, next(slices, None)
         await self.finish(part)
+
+
+class Attendance(TimeLimit):
+    """A time limit, and an eye on whether the client is still there."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange.deadline, "The request was not answered")
+        self._exchange = exchange
+        self._start: asyncio.Handle | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        await super().__aenter__()
+        # In the loop's next turn: what is refused at once needs no watcher.
+        self._start = asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        elif self._start is not None:
+            self._start.cancel()
+        await super().__aexit__(kind, error, trace)
+
+    async def _watch(self) -> None:
+        while (await self._exchange.receive())["type"] != "http.disconnect":
+            pass
+        if not self._exchange.finished:  # servers also say so when the reply is complete
+            self.end(ClientDisconnected())

@@ -1,5 +1,6 @@
 """What a keyless server believes of a browser: a page of another site must not use it."""
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,7 +29,7 @@ class HostGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
-        if scope["type"] == "http" and not self._keys.closed:
+        if scope["type"] == "http" and not self._keys.was_closed:
             self._check(scope)
         await self._app(scope, receive, send)
 
@@ -54,6 +55,7 @@ def _text(value: bytes | None) -> str:
     return (value or b"").decode("latin-1").lower()
 
 
+@lru_cache(256)
 def _name(url: str) -> str:
     """The host name of an URL without its port; empty where there is none to be found."""
     try:

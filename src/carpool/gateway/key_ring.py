@@ -35,6 +35,11 @@ class KeyRing:
         self._refresh()
         return self._closed
 
+    @property
+    def was_closed(self) -> bool:
+        """Whether a key was needed when that was asked last, without a look at the file."""
+        return self._closed
+
     def identify(self, presented: bytes | None) -> KeyConfig | None:
         """The key with this text. Every hash is compared, so the time taken tells nothing."""
         if presented is None:

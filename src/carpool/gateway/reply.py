@@ -10,14 +10,15 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from carpool.cache.answer import Answer
 from carpool.cache.in_flight import Follower, Leader, LeaderLost
 from carpool.errors import CarpoolError, Unavailable
 from carpool.worker.generation import Delta, Generation, TokenLogprob
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A part of one choice's text."""
 
     index: int
@@ -45,8 +46,8 @@ class Reply(Protocol):
         """Complete after the last piece."""
         ...
 
-    def pieces(self) -> AsyncGenerator[Piece, None]:
-        """The text. Raises the `CarpoolError` the answer ended with."""
+    def pieces(self) -> AsyncGenerator[list[Piece], None]:
+        """The text, all that is there at a time. Raises the `CarpoolError` the answer ended with."""
         ...
 
     async def aclose(self) -> None:
@@ -65,12 +66,12 @@ class StoredReply:
         self._answer = answer
         self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """See `Reply`."""
         pieces = self._answer.pieces or [self._answer.text]
         for first in range(0, len(pieces), _REPLAYED_TOGETHER):
-            yield Piece(0, "".join(pieces[first : first + _REPLAYED_TOGETHER]))
-        yield Piece(0, "", self._answer.finish_reason)
+            yield [Piece(0, "".join(pieces[first : first + _REPLAYED_TOGETHER]))]
+        yield [Piece(0, "", self._answer.finish_reason)]
 
     async def aclose(self) -> None:
         """Holds nothing."""
@@ -95,12 +96,12 @@ class SharedReply:
                 return cls(flight, first)
         return StoredReply(_answer_of(flight))
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """See `Reply`."""
-        yield Piece(0, self._first)
+        yield [Piece(0, self._first)]
         try:
             async for text in self._flight:
-                yield Piece(0, text)
+                yield [Piece(0, text)]
         except LeaderLost:
             # Another run may continue otherwise than what was sent already.
             raise Unavailable(
@@ -108,7 +109,7 @@ class SharedReply:
             ) from None
         answer = _answer_of(self._flight)
         self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
-        yield Piece(0, "", answer.finish_reason)
+        yield [Piece(0, "", answer.finish_reason)]
 
     async def aclose(self) -> None:
         """Stop following."""
@@ -144,24 +145,24 @@ class GeneratedReply:
         self._texts: list[str] = []
         self.tokens = Tokens(generation.prompt_tokens)
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """See `Reply`."""
         try:
-            async for delta in self._generation:
-                self._take(delta)
-                yield Piece(delta.index, delta.text, delta.finish_reason, delta.logprobs)
+            while deltas := await self._generation.take():
+                yield [self._take(delta) for delta in deltas]
         except CarpoolError as error:
             if self._lead is not None:
                 self._lead.fail(error)
             raise
 
-    def _take(self, delta: Delta) -> None:
+    def _take(self, delta: Delta) -> Piece:
         """Count, share, and with the last delta keep, before anybody else can stop it."""
+        piece = Piece(delta.index, delta.text, delta.finish_reason, delta.logprobs)
         self.tokens.completion += len(delta.token_ids)
         self.tokens.cached = max(self.tokens.cached, delta.cached_tokens)
         self._unfinished -= delta.finish_reason is not None
         if self._lead is None:
-            return
+            return piece
         if delta.text:
             self._texts.append(delta.text)
             self._lead.publish(delta.text)
@@ -180,6 +181,7 @@ class GeneratedReply:
                     pieces=self._texts,
                 )
             )
+        return piece
 
     async def aclose(self) -> None:
         """Cancel what still runs, unless others wait for it: then it goes on for them."""
@@ -230,13 +232,14 @@ class SequentialReply:
             total.cached += each.cached
         return total
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """See `Reply`."""
         for place, reply in enumerate(self._replies):
             async with aclosing(reply.pieces()) as pieces:
-                async for piece in pieces:
-                    index = place * self._n + piece.index
-                    yield Piece(index, piece.text, piece.finish_reason, piece.logprobs)
+                async for some in pieces:
+                    yield [
+                        msgspec.structs.replace(piece, index=place * self._n + piece.index) for piece in some
+                    ]
 
     async def aclose(self) -> None:
         """Close all of them."""

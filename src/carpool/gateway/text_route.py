@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar, Protocol
 
@@ -22,7 +21,7 @@ from carpool.gateway.repeats import Repeats
 from carpool.gateway.reply import Piece, Reply
 from carpool.gateway.sampling_schema import SamplingFields
 from carpool.gateway.services import Services
-from carpool.gateway.sse import DONE, event, raw_event
+from carpool.gateway.sse import DONE, raw_event
 from carpool.gateway.usage import Usage
 from carpool.gateway.validation import BodyReader
 from carpool.worker.protocol import Generate
@@ -37,16 +36,16 @@ _EVENTS_PER_TURN = 64
 class Form(Protocol):
     """Writes one request's reply in the shape of its route."""
 
-    def opening(self, choices: int) -> Sequence[msgspec.Struct]:
-        """The chunks that begin a stream."""
+    def opening(self, choices: int) -> list[bytes]:
+        """The events that begin a stream."""
         ...
 
-    def chunks(self, piece: Piece) -> Sequence[msgspec.Struct]:
-        """The chunks of a piece."""
+    def events(self, piece: Piece) -> list[bytes]:
+        """The events of a piece."""
         ...
 
-    def usage_chunk(self, usage: Usage) -> msgspec.Struct:
-        """The last chunk of a stream, if asked for."""
+    def usage_event(self, usage: Usage) -> bytes:
+        """The last event of a stream, if asked for."""
         ...
 
     def whole(self, choices: list[list[Piece]], usage: Usage) -> msgspec.Struct:
@@ -191,29 +190,31 @@ class _Sending:
         """The body of a reply that is not streamed."""
         pieces_of: list[list[Piece]] = [[] for _ in range(choices)]
         async with aclosing(self._reply.pieces()) as pieces:
-            async for piece in pieces:
-                pieces_of[piece.index].append(piece)
+            async for some in pieces:
+                for piece in some:
+                    pieces_of[piece.index].append(piece)
         return msgspec.json.encode(self._form.whole(pieces_of, self._usage()))
 
     async def stream(self, choices: int, include_usage: bool) -> None:
         """Send the body of a stream."""
         form, exchange = self._form, self._exchange
-        for chunk in form.opening(choices):
-            await exchange.write(event(chunk))
-        events = 0
+        await exchange.write(b"".join(form.opening(choices)))
+        is_first, in_this_turn = True, 0
         async with aclosing(self._reply.pieces()) as pieces:
-            async for piece in pieces:
-                chunks = form.chunks(piece)
-                if not chunks:
+            async for some in pieces:
+                written = [each for piece in some for each in form.events(piece)]
+                if not written:
                     continue
-                if events == 0:
+                if is_first:
                     self._metrics.first_token(exchange.call.age_s, self._model, self._outcome)
-                await exchange.write(b"".join([event(chunk) for chunk in chunks]))
-                events += 1
-                if events % _EVENTS_PER_TURN == 0:
+                    is_first = False
+                await exchange.write(b"".join(written))
+                in_this_turn += len(written)
+                if in_this_turn >= _EVENTS_PER_TURN:
+                    in_this_turn = 0
                     await asyncio.sleep(0)
         usage = self._usage()
-        await exchange.finish((event(form.usage_chunk(usage)) if include_usage else b"") + DONE)
+        await exchange.finish((form.usage_event(usage) if include_usage else b"") + DONE)
 
     def _usage(self) -> Usage:
         usage = Usage.of(self._reply.tokens)

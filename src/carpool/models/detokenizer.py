@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 from carpool.models.tokenizer import Tokenizer
 
+_Decoder = codecs.getincrementaldecoder("utf-8")
+
 
 class IncrementalDetokenizer:
     """The text of one answer, piece by piece.
@@ -17,12 +19,12 @@ class IncrementalDetokenizer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._special_ids = tokenizer.special_ids
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._decoder = _Decoder(errors="replace")
         self._at_start = self._token_bytes.strips_leading_space
 
     def push(self, ids: Iterable[int]) -> str:
         """Text that is certain after these further tokens; it may be empty."""
-        return self._decode(b"".join(self._token_bytes[id_] for id_ in ids if id_ not in self._special_ids))
+        return self._decode(b"".join([self._token_bytes[id_] for id_ in ids if id_ not in self._special_ids]))
 
     def flush(self) -> str:
         """What is left when the answer is over: U+FFFD for a character that stayed incomplete, or nothing."""

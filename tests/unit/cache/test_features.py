@@ -2,13 +2,13 @@ import random
 
 import pytest
 
-from carpool.cache.features import NAMES, Candidate, features, with_margins
+from carpool.cache.features import NAMES, Candidate, compare, features, with_margins
 
 RARITY = {"what": 1.0, "is": 1.0, "capital": 4.0, "of": 1.0, "france": 5.0, "germany": 6.0}
 
 
 def shown(first: str, second: str, cosine: float = 0.9) -> dict[str, float]:
-    values = features(first, Candidate(second, cosine, 0.02, 1), RARITY, 8.0)
+    values = features(Candidate(second, cosine, 0.02, 1), compare(first, second, RARITY, 8.0))
     return dict(zip(NAMES, values, strict=True))
 
 

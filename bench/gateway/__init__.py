@@ -1,0 +1,1 @@
+"""What the gateway itself costs, before a worker that answers at once."""
