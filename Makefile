@@ -44,8 +44,9 @@ types:
 imports:
 	$(VENV)/bin/lint-imports --no-cache
 
+# Whole files to each of two processes: what a file loads is loaded once. Servers (e2e) want all cores.
 unit:
-	$(VENV)/bin/pytest tests/unit
+	$(VENV)/bin/pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
 
 e2e:
 	$(VENV)/bin/pytest tests/e2e

@@ -10,6 +10,16 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.server import Server
+from tests.unit.models.tiny_llama import TinyLlama
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> object:
+    """Settings with one model that is up at once and talks for seconds, of nothing."""
+    llama = TinyLlama()
+    llama.metadata["llama.context_length"] = 8192
+    path = llama.write(tmp_path / "llama.gguf")
+    return {"models": [{"reference": str(path), "options": {"weights": "f32"}}]}
 
 
 def test_health_tells_the_phase_until_ready(start: Start) -> None:
@@ -35,16 +45,16 @@ def test_health_tells_the_phase_until_ready(start: Start) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains_and_exits_0(start: Start, signum: int) -> None:
-    server = start().wait_ready()
+def test_a_signal_drains_and_exits_0(start: Start, tiny: object, signum: int) -> None:
+    server = start(settings=tiny).wait_ready()
     first_token = threading.Event()
     received: list[str] = []
 
     def stream() -> None:
         body = {
-            "model": "smollm2-135m-instruct",
+            "model": "llama",
             "messages": [{"role": "user", "content": "Tell me a long story."}],
-            "max_tokens": 64,
+            "max_tokens": 1000,
             "ignore_eos": True,
             "stream": True,
         }
@@ -65,10 +75,10 @@ def test_a_signal_drains_and_exits_0(start: Start, signum: int) -> None:
         httpx2.get(f"{server.url}/health/live")
 
 
-def test_a_second_signal_stops_at_once(start: Start) -> None:
-    server = start().wait_ready()
+def test_a_second_signal_stops_at_once(start: Start, tiny: object) -> None:
+    server = start(settings=tiny).wait_ready()
     body = {
-        "model": "smollm2-135m-instruct",
+        "model": "llama",
         "messages": [{"role": "user", "content": "Tell me a long story."}],
         "ignore_eos": True,
         "stream": True,

@@ -23,12 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     # Imported here: a Ctrl-C during the second that it takes ends like any other.
-    from carpool.cli import bench, cache, doctor, keys, models, serve
+    from carpool.cli import bench, cache, doctor, keys, live_settings, models, serve
 
     parser = argparse.ArgumentParser(prog="carpool", description="A self-hosted inference server.")
     parser.add_argument("--version", action="version", version=f"carpool {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (serve, models, cache, keys, doctor, bench):
+    for command in (serve, models, live_settings, cache, keys, doctor, bench):
         command.add_to(commands)
     arguments = parser.parse_args(argv)
     status: int = arguments.run(arguments)

@@ -78,6 +78,11 @@ class AdminClient:
         with self._told():
             return self._read(self._http.post(path, json=_given(body)))
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON reply. Fields that are None are sent."""
+        with self._told():
+            return self._read(self._http.patch(path, json=body))
+
     def lines(self, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
         """The reply as it comes, in parts."""
         with self._told(), self._http.stream("GET", path, params=_given(query)) as reply:

@@ -18,6 +18,7 @@ from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.openvino.encoder import OpenVinoEncoder
 from carpool.telemetry import Registry
+from carpool.worker.config import available_cores
 from tests.unit.cache.bag_of_words import Clock, answer, ask
 
 pytestmark = pytest.mark.model
@@ -32,7 +33,9 @@ class Embedder:
         extra = SentenceTransformersConfig.read(path)
         checkpoint = open_checkpoint(path)
         self._tokenizer = Tokenizer.from_checkpoint(checkpoint)
-        self._encoder = OpenVinoEncoder(checkpoint, extra.pooling, num_threads=2, max_tokens=extra.max_tokens)
+        self._encoder = OpenVinoEncoder(
+            checkpoint, extra.pooling, num_threads=available_cores(), max_tokens=extra.max_tokens
+        )
 
     async def __call__(self, texts: list[str]) -> NDArray[np.float32]:
         return np.concatenate([self._encoder.encode([self._tokenizer.encode(text)]) for text in texts])

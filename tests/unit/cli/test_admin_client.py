@@ -54,6 +54,52 @@ async def test_models_are_loaded_and_unloaded_from_the_command_line(
         assert "set CARPOOL_API_KEY or give --key-file" in capsys.readouterr().err
 
 
+async def test_settings_are_shown_and_set_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    async with started() as (client, _), listening(app_of(client)) as url:
+        assert await carpool("settings", "--url", url) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "device\tcpu",
+            "gate_policy\tpriority",
+            "load_on_demand\tfalse",
+            "when_loading\trefuse",
+        ]
+        changes = ("gate_policy=wfq", "load_on_demand=true", "max_batch_size=2")
+        assert await carpool("settings", "set", *changes, "--url", url) == 0
+        assert "gate_policy\twfq\nload_on_demand\ttrue" in capsys.readouterr().out
+        assert client.config.gate_policy == "wfq"
+
+        of_one = ("--model", "parrot", "--url", url)
+        assert await carpool("settings", "set", "max_concurrent_requests=3", "weight=2.5", *of_one) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "max_batch_size\t2",
+            "batch_wait_ms\t0.0",
+            "weight\t2.5",
+            "max_concurrent_requests\t3",
+        ]
+        assert await carpool("settings", "set", "max_concurrent_requests=null", *of_one) == 0
+        assert client.limit("echo") is None
+        capsys.readouterr()
+        assert await carpool("settings", "set", "gate_policy=luck", "--url", url) == 2
+        assert "gate_policy" in capsys.readouterr().err
+        assert await carpool("settings", "--model", "nobody", "--url", url) == 2
+        assert capsys.readouterr().err == "carpool: The model `nobody` does not exist.\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("set",), "settings set needs NAME=VALUE"),
+        (("set", "gate_policy"), "settings set takes NAME=VALUE, not 'gate_policy'"),
+        (("show", "a=1"), "settings show takes no 'a=1'; set does"),
+    ],
+)
+def test_settings_say_what_is_missing(
+    args: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["settings", *args]) == 2
+    assert capsys.readouterr().err == f"carpool: {told}\n"
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [

@@ -188,6 +188,7 @@ async def test_the_key_comes_from_a_file_or_the_environment(
         ("127.0.0.1:8000", "http://"),
         ("http://localhost:port", "not a URL"),
     ],
+    ids=["nobody listens", "no scheme", "no number"],
 )
 async def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str], url: str, told: str) -> None:
     for command in ("stats", "inspect", "export"):

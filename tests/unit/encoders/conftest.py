@@ -13,6 +13,7 @@ from carpool.encoders import SentenceTransformersConfig
 from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.openvino.encoder import OpenVinoEncoder
+from carpool.worker.config import available_cores
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ def minilm_tokenizer(minilm_path: Path) -> Tokenizer:
 def minilm(minilm_path: Path) -> Iterator[OpenVinoEncoder]:
     extra = SentenceTransformersConfig.read(minilm_path)
     encoder = OpenVinoEncoder(
-        open_checkpoint(minilm_path), extra.pooling, num_threads=2, max_tokens=extra.max_tokens
+        open_checkpoint(minilm_path),
+        extra.pooling,
+        num_threads=available_cores(),
+        max_tokens=extra.max_tokens,
     )
     yield encoder
     encoder.close()

@@ -90,8 +90,12 @@ class LocalClient(WorkerClient):
         except asyncio.CancelledError:
             self._cancel(number)
             raise
+        try:
+            prompt = _prompt_ids(request, self._tokenizer.encode)
+        except InvalidRequest:
+            self._cancel(number)
+            raise
         generation = Generation(self._tokenizer, request.n, stop, on_close=lambda: self._cancel(number))
-        prompt = _prompt_ids(request, self._tokenizer.encode)
         generation.accept(len(prompt))
         task = asyncio.create_task(self._feed(number, generation, request, prompt))
         self._feeding.add(task)
@@ -174,12 +178,15 @@ class LocalClient(WorkerClient):
 
 def _prompt_ids(request: Generate, encode: Callable[[str], list[int]]) -> list[int]:
     if request.prompt_ids is not None:
+        if max(request.prompt_ids) > 256:
+            raise InvalidRequest("prompt must be token ids from 0 to 256", param="prompt")
         return request.prompt_ids
     if request.prompt is not None:
         return encode(request.prompt)
     assert request.messages is not None
-    content = request.messages[-1]["content"]
-    return encode(content if isinstance(content, str) else content[0]["text"])
+    content = request.messages[-1].get("content") or "nothing"
+    text = content if isinstance(content, str) else "\n".join(part["text"] for part in content)
+    return encode(text or "nothing")
 
 
 def vector_of(item: str | list[int], dimensions: int) -> NDArray[np.float32]:

@@ -225,7 +225,7 @@ async def test_chaos_ends_every_request_exactly_once_and_memory_stays_flat(
 ) -> None:
     """Random lengths, choices, cancellations, deadlines and failing steps over too little memory."""
     caplog.set_level(logging.CRITICAL, "carpool.generation")  # captured tracebacks would be memory, too
-    total = int(os.environ.get("CARPOOL_CHAOS_REQUESTS", "2000"))
+    total = int(os.environ.get("CARPOOL_CHAOS_REQUESTS", "1000"))
     dice = random.Random(5)
 
     def sometimes_fail(batch: StepBatch) -> None:

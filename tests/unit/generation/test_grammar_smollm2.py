@@ -2,8 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Literal
 
 import pydantic_core
@@ -18,11 +16,9 @@ from carpool.generation import (
     GrammarKind,
     GrammarSource,
 )
-from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.decoder import SamplingParams
-from carpool.runtimes.openvino.config import DecoderConfig
-from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
+from carpool.runtimes.openvino.decoder import OpenVinoDecoder
 from tests.unit.generation.passengers import trip
 
 pytestmark = pytest.mark.model
@@ -60,20 +56,6 @@ class Code(Strict):
 MODELS: list[type[Strict]] = [Person, Shop, Code]
 
 
-@pytest.fixture(scope="module")
-def tokenizer(smollm2_path: Path) -> Tokenizer:
-    return Tokenizer.from_checkpoint(open_checkpoint(smollm2_path))
-
-
-@pytest.fixture(scope="module")
-def decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
-    decoder = load_decoder(
-        open_checkpoint(smollm2_path), DecoderConfig(kv_cache_bytes=256 << 20), num_threads=2
-    )
-    yield decoder
-    decoder.close()
-
-
 async def answers(
     decoder: OpenVinoDecoder, tokenizer: Tokenizer, sources: list[GrammarSource], max_tokens: int
 ) -> list[list[tuple[str, FinishReason | None]]]:
@@ -100,13 +82,15 @@ async def answers(
     return [found[start : start + len(PARAMS)] for start in range(0, len(found), len(PARAMS))]
 
 
-async def test_json_of_a_schema_parses_and_validates(decoder: OpenVinoDecoder, tokenizer: Tokenizer) -> None:
+async def test_json_of_a_schema_parses_and_validates(
+    u8_decoder: OpenVinoDecoder, tokenizer: Tokenizer
+) -> None:
     sources = [
         GrammarSource(GrammarKind.JSON_SCHEMA, json.dumps(model.model_json_schema())) for model in MODELS
     ]
     sources.append(GrammarSource(GrammarKind.JSON_SCHEMA, '{"type":"object"}'))
     complete = 0
-    for model, found in zip([*MODELS, None], await answers(decoder, tokenizer, sources, 56), strict=True):
+    for model, found in zip([*MODELS, None], await answers(u8_decoder, tokenizer, sources, 56), strict=True):
         for text, reason in found:
             if reason is FinishReason.STOP:
                 complete += 1
@@ -121,7 +105,7 @@ async def test_json_of_a_schema_parses_and_validates(decoder: OpenVinoDecoder, t
     assert complete >= len(MODELS), "some of the answers are short enough"
 
 
-async def test_regex_and_choice(decoder: OpenVinoDecoder, tokenizer: Tokenizer) -> None:
+async def test_regex_and_choice(u8_decoder: OpenVinoDecoder, tokenizer: Tokenizer) -> None:
     patterns = [
         r"\d{4}-\d{2}-\d{2}",
         "yes|no|I don't know",
@@ -129,7 +113,7 @@ async def test_regex_and_choice(decoder: OpenVinoDecoder, tokenizer: Tokenizer) 
         "[^a-z]{1,8}",
     ]
     sources = [GrammarSource(GrammarKind.REGEX, pattern) for pattern in patterns]
-    for pattern, found in zip(patterns, await answers(decoder, tokenizer, sources, 24), strict=True):
+    for pattern, found in zip(patterns, await answers(u8_decoder, tokenizer, sources, 24), strict=True):
         for text, reason in found:
             assert reason is FinishReason.STOP, (pattern, text)
             assert re.fullmatch(pattern, text), (pattern, text)

@@ -16,6 +16,7 @@ from carpool.runtimes.decoder import SamplingParams
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
 from carpool.runtimes.openvino.device import default_precision
+from carpool.worker.config import available_cores
 from tests.unit.generation.passengers import Trip, trip
 
 pytestmark = pytest.mark.model
@@ -33,7 +34,7 @@ def bf16_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     config = DecoderConfig(
         weights=WeightFormat.BF16, kv_cache_precision=KvCachePrecision.BF16, kv_cache_bytes=128 << 20
     )
-    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=2)
+    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=available_cores())
     yield decoder
     decoder.close()
 

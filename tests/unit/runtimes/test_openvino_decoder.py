@@ -14,6 +14,7 @@ from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.decoder import Sample, SamplingParams, TokenLogprobs, in_flight
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
+from carpool.worker.config import available_cores
 from tests.unit.runtimes.random_llama import CONFIG, RandomLlama
 from tests.unit.runtimes.steps import GREEDY, Row, generate, step
 
@@ -208,7 +209,7 @@ def test_loading_reports_its_phases(llama: RandomLlama) -> None:
 def test_the_starter_knows_the_capital_of_france(smollm2_path: Path, weights: WeightFormat) -> None:
     checkpoint = open_checkpoint(smollm2_path)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    decoder = load_decoder(checkpoint, DecoderConfig(weights=weights), num_threads=2)
+    decoder = load_decoder(checkpoint, DecoderConfig(weights=weights), num_threads=available_cores())
     output = generate(decoder, tokenizer.encode("The capital of France is"), 8, [3])
     decoder.close()
     assert "Paris" in tokenizer.decode(output)

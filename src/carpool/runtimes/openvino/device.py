@@ -14,6 +14,10 @@ Precision = Literal["f32", "bf16"]
 _WHOLE_TOKEN = 1 << 31
 """More features than a token has anywhere."""
 
+# The binding makes its table of types when it is first asked for one. Two threads that load models and ask at
+# the same time wait for each other for ever, and one of them has the GIL; an import is one thread's.
+ov.Type.f32.to_dtype()
+
 
 @functools.cache
 def core() -> ov.Core:
