@@ -2,18 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import InvalidRequest
-from carpool.inference_engine import DeviceGate, EngineConfig, Priority
+from carpool.inference_engine import DeviceGate, Priority
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.encoder import EncoderRuntime, EncoderSpec
+from carpool.runtimes.encoder import EncoderRuntime
 from carpool.telemetry import Registry
 
-from .batching import EncoderBatches
+from .batched_encoder import BatchedEncoder
 from .config import EncoderConfig
 from .input_tokenizer import Inputs, InputTokenizer
 from .scores import Scores
@@ -30,10 +29,8 @@ class Embeddings:
     """Tokens computed for each input, special tokens included."""
 
 
-class Embedder:
+class Embedder(BatchedEncoder[list[int]]):
     """Embeds texts and token ids; every input rides on its own in the batches of all concurrent calls.
-
-    It lives on the event loop that starts it:
 
         async with Embedder(runtime, tokenizer, EncoderConfig(), name="all-minilm-l6-v2") as embedder:
             embeddings = await embedder.embed(["a text", "another"])
@@ -53,55 +50,11 @@ class Embedder:
         gate: DeviceGate | None = None,
         registry: Registry | None = None,
     ) -> None:
+        super().__init__(runtime.spec, runtime.encode, config, name=name, gate=gate, registry=registry)
         self._extra = extra or SentenceTransformersConfig()
-        self._spec = runtime.spec
         self._tokenizer = InputTokenizer(
             tokenizer, runtime.spec.max_tokens, lower_case=self._extra.lower_case
         )
-        self._batches: EncoderBatches[list[int]] = EncoderBatches(
-            runtime.encode, config, name=name, gate=gate, registry=registry
-        )
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """The model's sizes."""
-        return self._spec
-
-    @property
-    def batches(self) -> int:
-        """Batches finished, failed ones included."""
-        return self._batches.finished
-
-    @property
-    def waiting(self) -> int:
-        """Inputs that wait for a batch."""
-        return self._batches.waiting
-
-    @property
-    def batch_config(self) -> EngineConfig:
-        """Bounds of batches and queue; assign another one at any time, it holds from the next batch on."""
-        return self._batches.config
-
-    @batch_config.setter
-    def batch_config(self, config: EngineConfig) -> None:
-        self._batches.config = config
-
-    def start(self) -> None:
-        """Start on the running event loop."""
-        self._batches.start()
-
-    async def stop(self, *, drain: bool = True) -> None:
-        """Refuse new inputs, finish those that wait (without `drain`: only the batch that runs), and end."""
-        await self._batches.stop(drain=drain)
-
-    async def __aenter__(self) -> "Embedder":
-        self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def embed(
         self,

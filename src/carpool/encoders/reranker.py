@@ -1,28 +1,25 @@
 """A cross-encoder on the batching core: it reads query and document together."""
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carpool.errors import InvalidRequest, ModelFailed
-from carpool.inference_engine import DeviceGate, EngineConfig, Priority
+from carpool.inference_engine import DeviceGate, Priority
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.encoder import ClassifierRuntime, EncoderSpec, TokenPair
+from carpool.runtimes.encoder import ClassifierRuntime, TokenPair
 from carpool.telemetry import Registry
 
-from .batching import EncoderBatches
+from .batched_encoder import BatchedEncoder
 from .config import EncoderConfig
 from .cross_encoder import Activation
 from .pair_tokenizer import PairTokenizer
 from .scores import Scores
 
 
-class Reranker:
+class Reranker(BatchedEncoder[TokenPair]):
     """Scores documents against a query; every pair rides on its own in the batches of all concurrent calls.
-
-    It lives on the event loop that starts it:
 
         async with Reranker(runtime, tokenizer, EncoderConfig(), name="bge-reranker-base") as reranker:
             scores = await reranker.score("where is the ferry?", ["at the quay", "a recipe"])
@@ -44,53 +41,9 @@ class Reranker:
     ) -> None:
         if runtime.spec.dimensions != 1:
             raise ModelFailed(f"a reranker has one label, {name} has {runtime.spec.dimensions}")
-        self._spec = runtime.spec
+        super().__init__(runtime.spec, runtime.classify, config, name=name, gate=gate, registry=registry)
         self._activation = activation
         self._tokenizer = PairTokenizer(tokenizer, runtime.spec.max_tokens)
-        self._batches: EncoderBatches[TokenPair] = EncoderBatches(
-            runtime.classify, config, name=name, gate=gate, registry=registry
-        )
-
-    @property
-    def spec(self) -> EncoderSpec:
-        """The model's sizes."""
-        return self._spec
-
-    @property
-    def batches(self) -> int:
-        """Batches finished, failed ones included."""
-        return self._batches.finished
-
-    @property
-    def waiting(self) -> int:
-        """Pairs that wait for a batch."""
-        return self._batches.waiting
-
-    @property
-    def batch_config(self) -> EngineConfig:
-        """Bounds of batches and queue; assign another one at any time, it holds from the next batch on."""
-        return self._batches.config
-
-    @batch_config.setter
-    def batch_config(self, config: EngineConfig) -> None:
-        self._batches.config = config
-
-    def start(self) -> None:
-        """Start on the running event loop."""
-        self._batches.start()
-
-    async def stop(self, *, drain: bool = True) -> None:
-        """Refuse new pairs, finish those that wait (without `drain`: only the batch that runs), and end."""
-        await self._batches.stop(drain=drain)
-
-    async def __aenter__(self) -> "Reranker":
-        self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
 
     async def score(
         self,

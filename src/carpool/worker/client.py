@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -143,14 +143,14 @@ class WorkerClient:
         generation = Generation(
             self._manager.tokenizers[state.name], request.n, stop, on_close=lambda: connection.cancel(call_id)
         )
-        await connection.generate(request, generation, self._places.take(state.name, request.n))
+        await connection.generate(request, generation, self._take(state.name, request.n))
         return generation
 
     async def embed(self, request: protocol.Embed) -> Embeddings:
         """Embed the inputs; `request.id` is assigned here. Raises and is cancelled as `generate`."""
         state, connection = await self._place(request.model, "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
-        result: protocol.Result = await connection.call(request, self._places.take(state.name))
+        result: protocol.Result = await connection.call(request, self._take(state.name))
         vectors = np.frombuffer(result.data, dtype="<f4").reshape(-1, result.dimensions)
         return Embeddings(vectors, result.tokens)
 
@@ -162,12 +162,23 @@ class WorkerClient:
         """
         state, connection = await self._place(request.model, "rerank", "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
-        answer: protocol.Scores = await connection.call(request, self._places.take(state.name))
+        answer: protocol.Scores = await connection.call(request, self._take(state.name))
         return Scores(np.frombuffer(answer.data, dtype="<f4"), answer.tokens)
 
     def check_room(self, name: str, choices: int) -> None:
         """Raise `Overloaded` if a generation would find no place at the model now."""
         self._places.check(name, choices)
+
+    def _take(self, name: str, count: int = 1) -> Callable[[], None]:
+        """Take places at a model for one request; returns what is to be called at its end."""
+        give_back = self._places.take(name, count)
+        self.usage.begin(name)
+
+        def end() -> None:
+            give_back()
+            self.usage.end(name)
+
+        return end
 
     async def _place(self, name: str, *tasks: str) -> tuple[ModelState, Connection]:
         """The model's state and the way to it, or the reason why not; `tasks` are those that will do."""
@@ -316,7 +327,7 @@ class WorkerClient:
     async def _live(self, life: Life) -> None:
         """One life: load the models and route messages until it ends."""
         watchdog = Watchdog(self._config, self.usage)
-        connection = self._connection = Connection(life, self._hear, self.usage, watchdog)
+        connection = self._connection = Connection(life, self._hear, watchdog)
         self._manager.begin_life(connection, self._supervisor.came_up)
         try:
             await connection.serve()

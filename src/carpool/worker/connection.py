@@ -12,7 +12,6 @@ from carpool.worker import protocol
 from carpool.worker.framing import FramingError, read_frames
 from carpool.worker.generation import Generation
 from carpool.worker.process import Life
-from carpool.worker.usage import ModelUsage
 from carpool.worker.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -20,7 +19,6 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 0.5
 """How long the stream of a dead worker may stay open: a process that it started may hold its end."""
 
-_Request = protocol.Generate | protocol.Embed | protocol.Score
 Call = (
     protocol.Weigh
     | protocol.Load
@@ -44,19 +42,13 @@ class Connection:
 
     An id is in one of the two tables from its call until its terminal message, its cancellation or the end
     of the connection; what comes for any other id is late and dropped. `on_news` gets the messages that
-    belong to no call, `usage` is told of requests to models. What a call brings as `on_end` is called once,
-    when it leaves the table or is refused.
+    belong to no call. What a call brings as `on_end` is called once, when it leaves the table or is refused.
     """
 
-    def __init__(
-        self, life: Life, on_news: Callable[[News], None], usage: ModelUsage, watchdog: Watchdog
-    ) -> None:
+    def __init__(self, life: Life, on_news: Callable[[News], None], watchdog: Watchdog) -> None:
         self._life = life
         self._watchdog = watchdog
         self._on_news = on_news
-        self._usage = usage
-        self._models: dict[int, str] = {}
-        """Whom the open requests are for."""
         self._generations: dict[int, Generation] = {}
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._ends: dict[int, Callable[[], None]] = {}
@@ -81,7 +73,6 @@ class Connection:
         self._enter(message.id, on_end)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._futures[message.id] = future
-        self._opened(message)
         try:
             await self._life.writer.send(message)
             answer = await future
@@ -98,7 +89,6 @@ class Connection:
         """Send a generation and wait until it is accepted. Raises and is cancelled as `call`."""
         self._enter(message.id, on_end)
         self._generations[message.id] = generation
-        self._opened(message)
         try:
             await self._life.writer.send(message)
             await generation.accepted()
@@ -197,15 +187,8 @@ class Connection:
             future.set_result(answer)  # an error too: nobody may be left to retrieve an exception
         self._close(call_id)
 
-    def _opened(self, message: Call | protocol.Generate) -> None:
-        if isinstance(message, _Request):
-            self._models[message.id] = message.model
-            self._usage.begin(message.model)
-
     def _close(self, call_id: int) -> bool:
         """Drop a call from its table; whether it was there."""
-        if (model := self._models.pop(call_id, None)) is not None:
-            self._usage.end(model)
         found = self._generations.pop(call_id, None) or self._futures.pop(call_id, None)
         self._ends.pop(call_id, _nothing)()
         if not self.open_calls:

@@ -3,125 +3,94 @@
 import asyncio
 import time
 from dataclasses import replace
-from typing import cast
+from typing import Generic, TypedDict, TypeVar, cast
 
 import msgspec
 import numpy as np
 
 from carpool import encoders
 from carpool.encoders import Embedder, Inputs, Reranker
-from carpool.inference_engine import EngineConfig, Priority
+from carpool.inference_engine import Priority
 from carpool.runtimes.encoder import ClassifierRuntime, EncoderRuntime
 from carpool.worker.hosted import Description
 from carpool.worker.protocol import Embed, Knobs, Result, Score, Scores
 
+Model = TypeVar("Model", bound=Embedder | Reranker)
 
-class Encoder:
-    """An embedder, started on the running event loop. It owns the runtime from now on."""
 
-    def __init__(self, runtime: EncoderRuntime, embedder: Embedder, description: Description) -> None:
+class HostedEncoder(Generic[Model]):
+    """An encoder, started on the running event loop. It owns the runtime from now on."""
+
+    def __init__(
+        self, runtime: EncoderRuntime | ClassifierRuntime, model: Model, description: Description
+    ) -> None:
         self.description = description
         self._runtime = runtime
-        self._embedder = embedder
-        self._embedder.start()
+        self._model: Model = model
+        self._model.start()
 
     @property
     def steps(self) -> int:
-        """Batches of the embedder."""
-        return self._embedder.batches
+        """Batches of the model."""
+        return self._model.batches
 
     @property
     def knobs(self) -> Knobs:
         """See `hosted.HostedModel`."""
-        return _knobs(self._embedder.batch_config)
+        config = self._model.batch_config
+        return Knobs(config.max_batch_size, config.batch_wait_ms, config.weight)
 
     def tune(self, knobs: Knobs) -> None:
         """See `hosted.HostedModel`."""
-        self._embedder.batch_config = _tuned(self._embedder.batch_config, knobs)
+        changes = {name: value for name, value in msgspec.structs.asdict(knobs).items() if value is not None}
+        self._model.batch_config = replace(self._model.batch_config, **changes)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then free the device."""
+        await self._model.stop()
+        await asyncio.to_thread(self._runtime.close)
+
+
+class Encoder(HostedEncoder[Embedder]):
+    """An embedder."""
 
     async def embed(self, request: Embed) -> Result:
         """See `hosted.EmbeddingModel`."""
-        embeddings = await self._embedder.embed(
-            cast("Inputs", request.inputs),
-            priority=Priority(request.priority),
-            deadline=_deadline(request),
-            tenant=request.tenant,
-            truncate=request.truncate,
-        )
+        inputs = cast("Inputs", request.inputs)
+        embeddings = await self._model.embed(inputs, **_terms(request))
         vectors = np.ascontiguousarray(embeddings.vectors, "<f4")
         return Result(request.id, vectors.shape[1], vectors.data.cast("B"), embeddings.token_counts)
 
     async def score(self, request: Score) -> Scores:
         """See `hosted.ScoringModel`."""
-        scores = await self._embedder.score(
-            request.query,
-            request.documents,
-            priority=Priority(request.priority),
-            deadline=_deadline(request),
-            tenant=request.tenant,
-            truncate=request.truncate,
-        )
-        return _message(request, scores)
-
-    async def close(self) -> None:
-        """Finish what was accepted, then free the device."""
-        await self._embedder.stop()
-        await asyncio.to_thread(self._runtime.close)
+        return _message(request, await self._model.score(request.query, request.documents, **_terms(request)))
 
 
-class CrossEncoder:
-    """A reranker, started on the running event loop. It owns the runtime from now on."""
-
-    def __init__(self, runtime: ClassifierRuntime, reranker: Reranker, description: Description) -> None:
-        self.description = description
-        self._runtime = runtime
-        self._reranker = reranker
-        self._reranker.start()
-
-    @property
-    def steps(self) -> int:
-        """Batches of the reranker."""
-        return self._reranker.batches
-
-    @property
-    def knobs(self) -> Knobs:
-        """See `hosted.HostedModel`."""
-        return _knobs(self._reranker.batch_config)
-
-    def tune(self, knobs: Knobs) -> None:
-        """See `hosted.HostedModel`."""
-        self._reranker.batch_config = _tuned(self._reranker.batch_config, knobs)
+class CrossEncoder(HostedEncoder[Reranker]):
+    """A reranker."""
 
     async def score(self, request: Score) -> Scores:
         """See `hosted.ScoringModel`."""
-        scores = await self._reranker.score(
-            request.query,
-            request.documents,
-            priority=Priority(request.priority),
-            deadline=_deadline(request),
-            tenant=request.tenant,
-            truncate=request.truncate,
-            raw=request.raw,
-        )
+        scores = await self._model.score(request.query, request.documents, raw=request.raw, **_terms(request))
         return _message(request, scores)
 
-    async def close(self) -> None:
-        """Finish what was accepted, then free the device."""
-        await self._reranker.stop()
-        await asyncio.to_thread(self._runtime.close)
+
+class _Terms(TypedDict):
+    """On which a call waits its turn."""
+
+    priority: Priority
+    deadline: float | None
+    tenant: str
+    truncate: bool
 
 
-def _knobs(config: EngineConfig) -> Knobs:
-    return Knobs(config.max_batch_size, config.batch_wait_ms, config.weight)
-
-
-def _tuned(config: EngineConfig, knobs: Knobs) -> EngineConfig:
-    changes = {name: value for name, value in msgspec.structs.asdict(knobs).items() if value is not None}
-    return replace(config, **changes)
-
-
-def _deadline(request: Embed | Score) -> float | None:
-    return None if request.timeout_s is None else time.monotonic() + request.timeout_s
+def _terms(request: Embed | Score) -> _Terms:
+    return _Terms(
+        priority=Priority(request.priority),
+        deadline=None if request.timeout_s is None else time.monotonic() + request.timeout_s,
+        tenant=request.tenant,
+        truncate=request.truncate,
+    )
 
 
 def _message(request: Score, scores: encoders.Scores) -> Scores:

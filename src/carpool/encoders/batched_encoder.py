@@ -1,0 +1,81 @@
+"""The life of an encoder whose calls share batches, whatever it computes."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from carpool.inference_engine import DeviceGate, EngineConfig
+from carpool.runtimes.encoder import EncoderSpec
+from carpool.telemetry import Registry
+
+from .batching import EncoderBatches
+from .config import EncoderConfig
+
+Item = TypeVar("Item")
+
+
+class BatchedEncoder(Generic[Item]):
+    """Starts, tunes and stops the batches of one model; lives on the event loop that starts it.
+
+    `compute` takes a batch and returns one float32 row for each item. `gate` is the device's gate if other
+    models share it.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        compute: Callable[[list[Item]], NDArray[np.float32]],
+        config: EncoderConfig,
+        *,
+        name: str,
+        gate: DeviceGate | None,
+        registry: Registry | None,
+    ) -> None:
+        self._spec = spec
+        self._batches: EncoderBatches[Item] = EncoderBatches(
+            compute, config, name=name, gate=gate, registry=registry
+        )
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The model's sizes."""
+        return self._spec
+
+    @property
+    def batches(self) -> int:
+        """Batches finished, failed ones included."""
+        return self._batches.finished
+
+    @property
+    def waiting(self) -> int:
+        """Items that wait for a batch."""
+        return self._batches.waiting
+
+    @property
+    def batch_config(self) -> EngineConfig:
+        """Bounds of batches and queue; assign another one at any time, it holds from the next batch on."""
+        return self._batches.config
+
+    @batch_config.setter
+    def batch_config(self, config: EngineConfig) -> None:
+        self._batches.config = config
+
+    def start(self) -> None:
+        """Start on the running event loop."""
+        self._batches.start()
+
+    async def stop(self, *, drain: bool = True) -> None:
+        """Refuse new items, finish those that wait (without `drain`: only the batch that runs), and end."""
+        await self._batches.stop(drain=drain)
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
