@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.inference_engine import DeviceGate, EngineConfig
-from carpool.runtimes.encoder import EncoderSpec
+from carpool.runtimes.encoder import BatchRuntime, EncoderSpec
 from carpool.telemetry import Registry
 
 from .batching import EncoderBatches
@@ -20,13 +20,13 @@ Item = TypeVar("Item")
 class BatchedEncoder(Generic[Item]):
     """Starts, tunes and stops the batches of one model; lives on the event loop that starts it.
 
-    `compute` takes a batch and returns one float32 row for each item. `gate` is the device's gate if other
-    models share it.
+    `compute`, of the runtime, takes a batch and returns one float32 row for each item. `gate` is the device's
+    gate if other models share it.
     """
 
     def __init__(
         self,
-        spec: EncoderSpec,
+        runtime: BatchRuntime,
         compute: Callable[[list[Item]], NDArray[np.float32]],
         config: EncoderConfig,
         *,
@@ -34,9 +34,9 @@ class BatchedEncoder(Generic[Item]):
         gate: DeviceGate | None,
         registry: Registry | None,
     ) -> None:
-        self._spec = spec
+        self._spec = runtime.spec
         self._batches: EncoderBatches[Item] = EncoderBatches(
-            compute, config, name=name, gate=gate, registry=registry
+            compute, runtime, config, name=name, gate=gate, registry=registry
         )
 
     @property

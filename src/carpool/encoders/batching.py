@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.inference_engine import BatchEvent, DeviceGate, EngineConfig, InferenceEngine, Priority
+from carpool.runtimes.encoder import BatchRuntime
 from carpool.telemetry import Registry
 
 from .config import EncoderConfig
@@ -22,13 +23,14 @@ _SLICE = 64
 class EncoderBatches(Generic[Item]):
     """Calls of any number of items on the batching core.
 
-    `compute` takes a batch and returns one float32 row for each item. `gate` is the device's gate if other
-    models share it.
+    `compute`, of the runtime, takes a batch and returns one float32 row for each item. `gate` is the device's
+    gate if other models share it.
     """
 
     def __init__(
         self,
         compute: Callable[[list[Item]], NDArray[np.float32]],
+        runtime: BatchRuntime,
         config: EncoderConfig,
         *,
         name: str,
@@ -37,7 +39,8 @@ class EncoderBatches(Generic[Item]):
     ) -> None:
         self.finished = 0
         """Batches finished, failed ones included."""
-        self._metrics = EncoderMetrics(registry or Registry(), name)
+        self._metrics = EncoderMetrics(registry or Registry(), name, runtime.computed_tokens)
+        self._runtime = runtime
         self._engine: InferenceEngine[Item, NDArray[np.float32]] = InferenceEngine(
             compute,
             EngineConfig(
@@ -117,4 +120,4 @@ class EncoderBatches(Generic[Item]):
 
     def _on_batch(self, event: BatchEvent) -> None:
         self.finished += 1
-        self._metrics.finished(event, self.waiting)
+        self._metrics.finished(event, self.waiting, self._runtime.computed_tokens)

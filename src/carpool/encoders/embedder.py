@@ -50,7 +50,7 @@ class Embedder(BatchedEncoder[list[int]]):
         gate: DeviceGate | None = None,
         registry: Registry | None = None,
     ) -> None:
-        super().__init__(runtime.spec, runtime.encode, config, name=name, gate=gate, registry=registry)
+        super().__init__(runtime, runtime.encode, config, name=name, gate=gate, registry=registry)
         self._extra = extra or SentenceTransformersConfig()
         self._tokenizer = InputTokenizer(
             tokenizer, runtime.spec.max_tokens, lower_case=self._extra.lower_case

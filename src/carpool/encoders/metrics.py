@@ -5,10 +5,14 @@ from carpool.telemetry import SIZE_BUCKETS, Registry
 
 
 class EncoderMetrics:
-    """The instruments of the encoders; an instance has the label `model`."""
+    """The instruments of the encoders; an instance has the label `model`.
 
-    def __init__(self, registry: Registry, model: str) -> None:
+    `computed` is what `finished` says of it.
+    """
+
+    def __init__(self, registry: Registry, model: str, computed: int) -> None:
         self._model = model
+        self._computed = computed
         self._batch_size = registry.histogram(
             "carpool_encoder_batch_size", "Inputs that were computed together.", SIZE_BUCKETS
         )
@@ -21,15 +25,21 @@ class EncoderMetrics:
         self._padding = registry.counter("carpool_encoder_padding_tokens_total", "Padding tokens computed.")
         self._waiting = registry.gauge("carpool_encoder_inputs_waiting", "Inputs that wait for a batch.")
 
-    def finished(self, event: BatchEvent, waiting: int) -> None:
-        """Record a batch; `waiting` is the length of the queue it left."""
+    def finished(self, event: BatchEvent, waiting: int, computed: int) -> None:
+        """Record a batch; `waiting` is the length of the queue it left.
+
+        `computed` is the runtime's count of tokens so far with padding, which may be a batch ahead.
+        """
         self._waiting.set(waiting, model=self._model)
         self._batches.add(model=self._model, release=event.release)
         if event.failed:
             self._failures.add(model=self._model)
+            self._computed = computed
             return
-        padding = event.cost * event.padding_share
+        tokens = round(event.cost * (1 - event.padding_share))
+        padding = max(0, computed - self._computed - tokens)
+        self._computed += tokens + padding
         self._batch_size.observe(event.items, model=self._model)
         self._seconds.observe(event.run_ms / 1e3, model=self._model)
-        self._tokens.add(round(event.cost - padding), model=self._model)
-        self._padding.add(round(padding), model=self._model)
+        self._tokens.add(tokens, model=self._model)
+        self._padding.add(padding, model=self._model)

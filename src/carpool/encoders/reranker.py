@@ -41,7 +41,7 @@ class Reranker(BatchedEncoder[TokenPair]):
     ) -> None:
         if runtime.spec.dimensions != 1:
             raise ModelFailed(f"a reranker has one label, {name} has {runtime.spec.dimensions}")
-        super().__init__(runtime.spec, runtime.classify, config, name=name, gate=gate, registry=registry)
+        super().__init__(runtime, runtime.classify, config, name=name, gate=gate, registry=registry)
         self._activation = activation
         self._tokenizer = PairTokenizer(tokenizer, runtime.spec.max_tokens)
 

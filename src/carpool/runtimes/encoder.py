@@ -27,41 +27,41 @@ class TokenPair:
     """Index of the first token that belongs to the second text; from there on tokens are of type 1."""
 
 
-class EncoderRuntime(Protocol):
+class BatchRuntime(Protocol):
+    """What every loaded encoder has, whatever it computes."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """Sizes, constant over the runtime's life."""
+        ...
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens computed so far, padding included."""
+        ...
+
+    def close(self) -> None:
+        """Free the device memory."""
+        ...
+
+
+class EncoderRuntime(BatchRuntime, Protocol):
     """A loaded encoder with its pooling and normalisation."""
 
-    @property
-    def spec(self) -> EncoderSpec:
-        """Sizes, constant over the runtime's life."""
-        ...
-
     def encode(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Run one padded batch of token-id sequences; returns [len(batch), dimensions].
+        """Run one batch of token-id sequences; returns [len(batch), dimensions].
 
         Blocks its thread and releases the GIL while the device works.
         """
         ...
 
-    def close(self) -> None:
-        """Free the device memory."""
-        ...
 
-
-class ClassifierRuntime(Protocol):
+class ClassifierRuntime(BatchRuntime, Protocol):
     """A loaded encoder with a classification head, such as a cross-encoder."""
 
-    @property
-    def spec(self) -> EncoderSpec:
-        """Sizes, constant over the runtime's life."""
-        ...
-
     def classify(self, batch: Sequence[TokenPair]) -> NDArray[np.float32]:
-        """Run one padded batch of pairs; returns the head's logits, [len(batch), dimensions].
+        """Run one batch of pairs; returns the head's logits, [len(batch), dimensions].
 
         Blocks its thread and releases the GIL while the device works.
         """
-        ...
-
-    def close(self) -> None:
-        """Free the device memory."""
         ...

@@ -17,6 +17,7 @@ class RecordingEncoder:
 
     def __init__(self, max_tokens: int = 256) -> None:
         self.spec = EncoderSpec(dimensions=3, max_tokens=max_tokens)
+        self.computed_tokens = 0
         self.batches: list[list[list[int]]] = []
         self.entered = threading.Semaphore(0)
         """Released once for every batch that reached the device."""
@@ -36,6 +37,7 @@ class RecordingEncoder:
         self._free.wait()
         if any(POISON in ids for ids in batch):
             raise RuntimeError("poisoned")
+        self.computed_tokens += len(batch) * max(map(len, batch))
         return np.array([vector(ids) for ids in batch], np.float32)
 
     def close(self) -> None:
