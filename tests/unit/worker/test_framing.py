@@ -122,3 +122,32 @@ def test_a_result_is_a_view_of_its_frame() -> None:
     assert isinstance(result, protocol.Result)
     assert isinstance(result.data.obj, bytes)
     assert len(result.data.obj) > len(result.data)
+
+
+def test_what_is_written_in_one_turn_leaves_together() -> None:
+    class Stream:
+        """Remembers what is written at a time."""
+
+        def __init__(self) -> None:
+            self.written: list[list[bytes]] = []
+
+        def is_closing(self) -> bool:
+            return False
+
+        def writelines(self, data: list[bytes]) -> None:
+            self.written.append(data)
+
+    async def write() -> list[list[bytes]]:
+        stream = Stream()
+        frames = FrameWriter(stream)  # type: ignore[arg-type]
+        frames.write(protocol.Accepted(1, 5))
+        frames.write(protocol.Accepted(2, 5))
+        assert not stream.written
+        await asyncio.sleep(0)
+        frames.write(protocol.Accepted(3, 5))
+        await asyncio.sleep(0)
+        return stream.written
+
+    together, alone = asyncio.run(write())
+    assert decode([b"".join(together)]) == [protocol.Accepted(1, 5), protocol.Accepted(2, 5)]
+    assert decode([b"".join(alone)]) == [protocol.Accepted(3, 5)]
