@@ -1,9 +1,6 @@
 """The gateway's client to a worker: keeps it alive, knows its models, sends it requests."""
 
-import asyncio
-import contextlib
 import itertools
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
@@ -13,32 +10,21 @@ import numpy as np
 
 from carpool import telemetry
 from carpool.errors import (
-    CarpoolError,
-    Draining,
-    InvalidRequest,
     ModelFailed,
-    ModelLoading,
-    ModelUnloaded,
-    Overloaded,
-    WorkerDied,
 )
 from carpool.inference_engine import Policy
 from carpool.worker import protocol
 from carpool.worker.answers import Embeddings, Scores
 from carpool.worker.config import WhenLoading, WorkerConfig
-from carpool.worker.connection import Connection, News
+from carpool.worker.connection import Connection
 from carpool.worker.generation import Generation
+from carpool.worker.link import WorkerLink
 from carpool.worker.model_manager import ModelManager
 from carpool.worker.places import Places
-from carpool.worker.process import Life, Spawn, WorkerProcess
+from carpool.worker.process import Spawn, WorkerProcess
+from carpool.worker.refusals import not_up, wrong_task
 from carpool.worker.states import ModelState, ModelStates
-from carpool.worker.supervisor import Supervisor
 from carpool.worker.usage import ModelUsage
-from carpool.worker.watchdog import Watchdog
-
-_log = logging.getLogger(__name__)
-
-_DOES = {"generate": "generates text", "embed": "makes embeddings", "rerank": "scores documents"}
 
 
 class WorkerClient:
@@ -57,33 +43,18 @@ class WorkerClient:
         self._places = Places(config.max_requests_per_model, limits)
         self._ids = itertools.count(1)
         self._manager = ModelManager(config, self._states, self.usage, self._ids)
-        self._connection: Connection | None = None
-        self._supervisor = Supervisor(replace(config, models=()), spawn, self._live)
-        self._supervision: asyncio.Task[None] | None = None
-        self._stats: protocol.Stats | None = None
-        self._draining = False
-        self._given_up: str | None = None
-        """Why there will be no further life."""
+        self._link = WorkerLink(config, spawn, self._states, self._manager, self.usage)
 
     async def start(self) -> None:
         """Start the worker; returns before it is up."""
-        self._supervision = asyncio.create_task(self._supervise())
+        self._link.start()
 
     async def stop(self, drain_s: float | None = None) -> None:
         """Refuse new requests, let the running ones finish for `drain_s` (default: as configured), and end.
 
         What still runs then ends with `Draining`. The worker process is gone when this returns.
         """
-        self._draining = True
-        self._states.announce()
-        await self._manager.cancel()
-        if self._connection is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._config.drain_s if drain_s is None else drain_s):
-                    await self._connection.idle()
-        if self._supervision is not None:
-            self._supervision.cancel()
-            await asyncio.wait({self._supervision})
+        await self._link.stop(self._config.drain_s if drain_s is None else drain_s)
 
     async def __aenter__(self) -> "WorkerClient":
         await self.start()
@@ -109,7 +80,7 @@ class WorkerClient:
     @property
     def open_requests(self) -> int:
         """Calls to the worker without an end yet, loads included; 0 when idle."""
-        return 0 if self._connection is None else self._connection.open_calls
+        return 0 if self._link.connection is None else self._link.connection.open_calls
 
     def limit(self, name: str) -> int | None:
         """How many requests the model of this name may have at once; None: as many as any model."""
@@ -125,7 +96,14 @@ class WorkerClient:
 
     def snapshots(self) -> list[tuple[dict[str, str], telemetry.Snapshot]]:
         """The newest metrics of the worker, with the labels that tell workers apart."""
-        return [] if self._stats is None else [({"device": self._config.device}, self._stats.metrics)]
+        metrics = self._link.metrics
+        return [] if metrics is None else [({"device": self._config.device}, metrics)]
+
+    async def gave_up(self) -> str:
+        """Wait until no further life of the worker will be tried; returns why."""
+        while self._link.given_up is None:
+            await self.changed(self.version)
+        return self._link.given_up
 
     # Requests.
 
@@ -184,10 +162,10 @@ class WorkerClient:
         """The model's state and the way to it, or the reason why not; `tasks` are those that will do."""
         state = self.resolve(name)
         if state.task is not None and state.task not in tasks:
-            raise InvalidRequest(f"The model `{state.name}` only {_DOES[state.task]}.", param="model")
+            raise wrong_task(state)
         connection = await self._way_to(state.name)
         if (state := self.models[state.name]).task not in tasks:  # which was not known before
-            raise InvalidRequest(f"The model `{state.name}` only {_DOES[str(state.task)]}.", param="model")
+            raise wrong_task(state)
         return state, connection
 
     async def _way_to(self, name: str) -> Connection:
@@ -195,48 +173,23 @@ class WorkerClient:
         load_it = self._config.load_on_demand
         while True:
             state, version = self.models[name], self.version
-            if self._draining:
-                raise self._refusal()
-            if state.phase == "ready" and self._connection is not None:
-                return self._connection
+            if self._link.draining:
+                raise self._link.refusal()
+            if state.phase == "ready" and self._link.connection is not None:
+                return self._link.connection
             if state.phase == "unloaded" and load_it:
                 load_it = False
                 self._manager.load(state)
                 continue
             if state.phase in ("failed", "unloaded") or self._config.when_loading == "refuse":
-                raise self._not_up(state)
+                if state.phase == "restarting":
+                    raise self._link.refusal()
+                raise not_up(
+                    state,
+                    load_on_demand=self._config.load_on_demand,
+                    start_left_s=self._link.start_left_s(state.percent),
+                )
             await self.changed(version)
-
-    def _not_up(self, state: ModelState) -> CarpoolError:
-        """Why a model cannot be used now."""
-        last_time = f" The last time it could not be loaded: {state.error}." if state.error else ""
-        match state.phase:
-            case "failed":
-                return ModelFailed(f"The model `{state.name}` could not be loaded: {state.error}")
-            case "restarting":
-                return self._refusal()
-            case "unloaded" if self._config.load_on_demand:
-                return Overloaded(
-                    f"The model `{state.name}` cannot be loaded now: {state.error}.", retry_after_s=5.0
-                )
-            case "unloaded" | "unloading":
-                return ModelUnloaded(
-                    f"The model `{state.name}` is not loaded.{last_time} `carpool models load {state.name}` "
-                    f"or POST /admin/models/{state.name}/load loads it; with the setting "
-                    "worker.load_on_demand requests do."
-                )
-        return ModelLoading(
-            f"The model `{state.name}` is loading ({state.phase}, {state.percent:.0f} %).{last_time}",
-            retry_after_s=self._supervisor.start_left_s(state.percent),
-        )
-
-    def _refusal(self) -> CarpoolError:
-        if self._draining:
-            return Draining("The server is shutting down.")
-        return WorkerDied(
-            "The process that runs the model ended and is being restarted.",
-            retry_after_s=self._supervisor.restart_s(),
-        )
 
     # Models and settings.
 
@@ -247,10 +200,10 @@ class WorkerClient:
         given up, and `Draining`.
         """
         state = self.resolve(name)
-        if self._draining:
-            raise self._refusal()
-        if self._given_up is not None:
-            raise ModelFailed(self._given_up)
+        if self._link.draining:
+            raise self._link.refusal()
+        if self._link.given_up is not None:
+            raise ModelFailed(self._link.given_up)
         self._manager.load(state)
         return self.models[state.name]
 
@@ -285,10 +238,10 @@ class WorkerClient:
             "when_loading": when_loading,
         }
         config = replace(self._config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-        if config.gate_policy != self._config.gate_policy and self._connection is not None:
-            await self._connection.call(protocol.Set(next(self._ids), "gate_policy", config.gate_policy))
+        if config.gate_policy != self._config.gate_policy and self._link.connection is not None:
+            await self._link.connection.call(protocol.Set(next(self._ids), "gate_policy", config.gate_policy))
         self._config = config
-        self._supervisor.config = replace(config, models=())
+        self._link.configure(config)
         self._states.announce()  # who waits for a model may be refused now
 
     async def tune(self, knobs: protocol.Knobs, name: str | None = None) -> None:
@@ -308,45 +261,3 @@ class WorkerClient:
         """
         self._places.set_own_limit(self.resolve(name).name, limit)
         self._states.announce()
-
-    # The worker's lives.
-
-    async def gave_up(self) -> str:
-        """Wait until no further life of the worker will be tried; returns why."""
-        while self._given_up is None:
-            await self.changed(self.version)
-        return self._given_up
-
-    async def _supervise(self) -> None:
-        how = await self._supervisor.run()
-        self._given_up = f"the worker process does not stay up ({how})"
-        for name in self.models:
-            self._states.update(name, phase="failed", error=self._given_up)
-        self._states.announce()
-
-    async def _live(self, life: Life) -> None:
-        """One life: load the models and route messages until it ends."""
-        watchdog = Watchdog(self._config, self.usage)
-        connection = self._connection = Connection(life, self._hear, watchdog)
-        self._manager.begin_life(connection, self._supervisor.came_up)
-        try:
-            await connection.serve()
-        finally:
-            self._connection = self._stats = None
-            await self._manager.end_life()
-            connection.end(self._refusal)
-
-    def _hear(self, news: News) -> None:
-        match news:
-            case protocol.Progress():
-                self._states.update(
-                    news.model,
-                    phase=news.phase,
-                    percent=news.percent,
-                    done_bytes=news.done_bytes,
-                    total_bytes=news.total_bytes,
-                )
-            case protocol.Stats():
-                self._stats = news
-            case protocol.Hello():
-                _log.debug("worker %s is up", news.epoch)
