@@ -12,8 +12,9 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 
 _TOGETHER = 8
 """Queries above which one float32 product by BLAS, which reads the matrix once for all, is faster."""
-_FEW = 512
-"""Rows up to which reading them in float32 takes no longer than making a code of the query."""
+_FEW = 256
+"""Rows up to which reading them in float32 takes no longer than making a code of the query. Not by BLAS: it
+would do even this in several threads, and wait for all of them to get a core."""
 _ROUNDING = 1e-5
 """More than what float32 arithmetic can be off by, for unit vectors."""
 
@@ -120,13 +121,19 @@ class VectorIndex:
     def _estimates(self, vectors: Vectors, rows: int) -> tuple[Vectors, Vector]:
         """The cosines, float32 [q, rows], and how much those of each query can be off at most, [q]."""
         if len(vectors) > _TOGETHER or rows <= _FEW:
-            return vectors @ self._matrix[:rows].T, np.full(len(vectors), _ROUNDING, dtype=np.float32)
+            matrix = self._matrix[:rows]
+            cosines = _products(vectors, matrix) if rows <= _FEW else vectors @ matrix.T
+            return cosines, np.full(len(vectors), _ROUNDING, dtype=np.float32)
         codes, scales, errors = _quantised(vectors)
-        products = numkong.cdist(codes, self._codes[:rows], metric="dot", out_dtype="float32")
-        scores = np.asarray(products)
+        scores = _products(codes, self._codes[:rows])
         scores *= self._scales[:rows]
         scores *= scales[:, None]
         return scores, self._error + errors * np.float32(1 + self._error) + np.float32(_ROUNDING)
+
+
+def _products(queries: NDArray[Any], matrix: NDArray[Any]) -> Vectors:
+    """The inner products of all queries with all rows, float32 [q, rows]."""
+    return np.asarray(numkong.cdist(queries, matrix, metric="dot", out_dtype="float32"))
 
 
 def _quantised(vectors: Vectors) -> tuple[NDArray[np.int8], Vector, Vector]:
