@@ -116,12 +116,12 @@ class WorkerClient:
         up. Cancelling it frees its place at the model.
         """
         state, connection = await self._place(request.model, "generate")
+        tokenizer = self._manager.tokenizers[state.name]
+        on_end = self._take(state.name, request.n)  # a full model refuses before anything is made
         call_id = next(self._ids)
         request = msgspec.structs.replace(request, id=call_id, model=state.name)
-        generation = Generation(
-            self._manager.tokenizers[state.name], request.n, stop, on_close=lambda: connection.cancel(call_id)
-        )
-        await connection.generate(request, generation, self._take(state.name, request.n))
+        generation = Generation(tokenizer, request.n, stop, on_close=lambda: connection.cancel(call_id))
+        await connection.generate(request, generation, on_end)
         return generation
 
     async def embed(self, request: protocol.Embed) -> Embeddings:
