@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from carpool.errors import ModelFailed
-from carpool.models.safetensors import read_json_object
+from carpool.models.directory import read_json_object
 from carpool.runtimes.pooling import Pooling, PoolingMode
 
 from .similarity import Similarity

@@ -14,8 +14,8 @@ import jinja2.sandbox
 
 from carpool.errors import InvalidRequest, ModelFailed
 from carpool.models.checkpoint import Checkpoint
+from carpool.models.directory import read_json_object
 from carpool.models.gguf import GgufCheckpoint
-from carpool.models.safetensors import read_json_object
 from carpool.models.tokenizer import Tokenizer
 from carpool.models.tool_calls import in_words, teaches_tool_calls
 

@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from carpool.errors import ModelFailed
 from carpool.models.byte_level_bpe import begin_with, build_byte_level_bpe, byte_level
-from carpool.models.safetensors import read_json_object
+from carpool.models.directory import read_json_object
 
 _CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
 _MODEL_TYPES = ("gpt2", "gpt_neo")

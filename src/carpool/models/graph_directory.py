@@ -1,45 +1,26 @@
 """Directories with a graph that is there already: ONNX, or OpenVINO's own format."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Tensor, WeightSize
-from carpool.models.safetensors import read_architecture, read_json_object
+from carpool.models.directory import ModelDirectory
 
 _FOLDERS = ("", "openvino", "onnx")
 _PREFERRED = ("openvino_model.xml", "model.onnx")
 """As Optimum and sentence-transformers write them."""
 
 
-class GraphDirectory:
+class GraphDirectory(ModelDirectory):
     """A directory with config.json and a graph; implements `Checkpoint`, but has no tensors to give.
 
     Raises `ModelFailed` for one without config.json or without an architecture in it.
     """
 
     def __init__(self, directory: Path, graph: Path) -> None:
+        super().__init__(directory)
         self.graph = graph
         """The ONNX file, or OpenVINO's .xml, whose .bin is beside it."""
-        self._path = directory
-        self._config = read_json_object(directory / "config.json")
-        self._architecture = read_architecture(directory, self._config)
-
-    @property
-    def path(self) -> Path:
-        """The directory."""
-        return self._path
-
-    @property
-    def architecture(self) -> str:
-        """The first of config.json's `architectures`."""
-        return self._architecture
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The content of config.json."""
-        return self._config
 
     @property
     def size(self) -> WeightSize:

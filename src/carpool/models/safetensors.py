@@ -7,7 +7,6 @@ before it is used.
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Tensor, TensorFormat, WeightSize
+from carpool.models.directory import ModelDirectory, read_json_object
 
 MAX_HEADER_BYTES = 100_000_000
 """The bound of the reference implementation."""
@@ -121,29 +121,12 @@ class SafetensorsFile:
         return ModelFailed(f"{self._path}: {what}")
 
 
-class SafetensorsCheckpoint:
+class SafetensorsCheckpoint(ModelDirectory):
     """A directory with config.json and safetensors files, sharded or not; implements `Checkpoint`."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory
-        self._config = read_json_object(directory / "config.json")
-        self._architecture = read_architecture(directory, self._config)
+        super().__init__(directory)
         self._file_of = _open_files(directory)
-
-    @property
-    def path(self) -> Path:
-        """The directory."""
-        return self._path
-
-    @property
-    def architecture(self) -> str:
-        """The first of config.json's `architectures`."""
-        return self._architecture
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """The content of config.json."""
-        return self._config
 
     @property
     def size(self) -> WeightSize:
@@ -160,25 +143,6 @@ class SafetensorsCheckpoint:
         if file is None:
             raise ModelFailed(f"{self._path} has no tensor {name!r}")
         return file.tensor(name)
-
-
-def read_architecture(directory: Path, config: Mapping[str, Any]) -> str:
-    """The first architecture that a directory's config.json names. Raises `ModelFailed` for none."""
-    match config.get("architectures"):
-        case [str(architecture), *_]:
-            return architecture
-    raise ModelFailed(f"{directory / 'config.json'} names no architecture")
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises `ModelFailed` where the file cannot be read or holds another."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelFailed(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelFailed(f"{path} is not a JSON object")
-    return value
 
 
 def _open_files(directory: Path) -> dict[str, SafetensorsFile]:

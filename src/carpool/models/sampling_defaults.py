@@ -7,8 +7,8 @@ import msgspec
 
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
+from carpool.models.directory import read_json_object
 from carpool.models.reference import ModelReference
-from carpool.models.safetensors import read_json_object
 from carpool.models.starter import STARTER_MODELS
 
 _FILE = "generation_config.json"

@@ -12,11 +12,11 @@ import tokenizers
 
 from carpool.errors import InvalidRequest, ModelFailed
 from carpool.models.checkpoint import Checkpoint
+from carpool.models.directory import read_json_object
 from carpool.models.gguf import GgufCheckpoint
 from carpool.models.gguf_tokenizer import build_from_gguf
 from carpool.models.gpt2_tokenizer import build_gpt2_tokenizer
 from carpool.models.pair_template import PairTemplate
-from carpool.models.safetensors import read_json_object
 from carpool.models.text_cut import CHARS_PER_TOKEN, MAX_CHARS_PER_TOKEN, SLACK_TOKENS, TextCut
 from carpool.models.token_bytes import TokenBytes
 

@@ -83,13 +83,7 @@ class LocalClient(WorkerClient):
     async def generate(self, request: Generate, *, stop: Sequence[str] = ()) -> Generation:
         self._check(request.model, "generate")
         self.generates.append(request)
-        number = next(self._numbers)
-        self.running.add(number)
-        try:
-            await self.admitting.wait()
-        except asyncio.CancelledError:
-            self._cancel(number)
-            raise
+        number = await self._enter(self.admitting)
         try:
             prompt = _prompt_ids(request, self._tokenizer.encode)
         except InvalidRequest:
@@ -105,28 +99,14 @@ class LocalClient(WorkerClient):
     async def embed(self, request: Embed) -> Embeddings:
         self._check(request.model, "embed")
         self.embeds.append(request)
-        number = next(self._numbers)
-        self.running.add(number)
-        try:
-            await self.going.wait()
-        except asyncio.CancelledError:
-            self._cancel(number)
-            raise
-        self.running.discard(number)
+        self.running.discard(await self._enter(self.going))
         vectors = np.stack([vector_of(item, self.dimensions) for item in request.inputs])
         return Embeddings(vectors, [len(item) for item in request.inputs])
 
     async def score(self, request: Score) -> Scores:
         self._check(request.model, "embed", "rerank")
         self.scored.append(request)
-        number = next(self._numbers)
-        self.running.add(number)
-        try:
-            await self.going.wait()
-        except asyncio.CancelledError:
-            self._cancel(number)
-            raise
-        self.running.discard(number)
+        self.running.discard(await self._enter(self.going))
         for index, document in enumerate(request.documents):
             if not document:
                 param = f"documents[{index}]"
@@ -144,6 +124,17 @@ class LocalClient(WorkerClient):
             raise ModelLoading(f"The model `{name}` is loading.", retry_after_s=2.4)
         if state.task not in tasks:
             raise InvalidRequest(f"The model `{name}` does something else.", param="model")
+
+    async def _enter(self, gate: asyncio.Event) -> int:
+        """The number of a request that runs from now on and waits at the gate."""
+        number = next(self._numbers)
+        self.running.add(number)
+        try:
+            await gate.wait()
+        except asyncio.CancelledError:
+            self._cancel(number)
+            raise
+        return number
 
     def _cancel(self, number: int) -> None:
         if number in self.running:
