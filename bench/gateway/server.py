@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from carpool.cache.config import CacheConfig
 from carpool.cache.memory import MemoryStore
 from carpool.cache.service import AnswerCache
+from carpool.cli.garbage import collect_seldom
 from carpool.cli.http_server import HttpServer, create_app
 from carpool.cli.logs import log_to_stderr
 from carpool.gateway.config import GatewayConfig
@@ -83,6 +84,7 @@ async def serve(port: int, places: int) -> None:
     )
     async with cache, client:
         app = create_app(GatewayConfig(max_concurrent_requests=places), client, cache, registry)
+        collect_seldom()
         await HttpServer(app, listener, client, 5.0).run()
 
 

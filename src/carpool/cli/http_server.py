@@ -1,7 +1,6 @@
 """The HTTP server around the gateway: what it prints, how it ends."""
 
 import asyncio
-import gc
 import json
 import signal
 import socket
@@ -20,10 +19,6 @@ from carpool.gateway.drain import Drain
 from carpool.worker.client import WorkerClient
 
 __all__ = ["HttpServer", "create_app"]
-
-
-_COLLECT_AFTER = 10_000
-"""Objects that may be made, and not freed, until those are searched for cycles: some 3 ms."""
 
 
 class HttpServer(uvicorn.Server):
@@ -60,7 +55,6 @@ class HttpServer(uvicorn.Server):
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         print(f"listening on {url}", flush=True)
         watch = asyncio.create_task(self._watch(url))
-        _tune_garbage_collection()
         try:
             await self.serve(sockets=[self._listener])
         finally:
@@ -98,17 +92,6 @@ class HttpServer(uvicorn.Server):
         print(f"carpool: {reason}; the server ends", file=sys.stderr, flush=True)
         self.should_exit = True
         return 1
-
-
-def _tune_garbage_collection() -> None:
-    """Look for cycles seldom, and not among what is there for good.
-
-    By default a busy server looks every few requests, now and then through all modules and cached answers:
-    a tenth of its time, and pauses that make the slowest twentieth of the replies twice as slow.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

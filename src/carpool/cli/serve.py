@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from carpool.cache.judge import ModelJudge
 from carpool.cache.service import AnswerCache
+from carpool.cli.garbage import collect_seldom
 from carpool.cli.logs import log_to_stderr
 from carpool.cli.options import Commands, add_config, settings_of
 from carpool.errors import StartError
@@ -89,6 +90,7 @@ async def _serve(settings: Settings) -> int:
         # The worker process starts meanwhile: on two cores that is a second less to wait.
         http_server = await asyncio.to_thread(_import_http_server)
         app = http_server.create_app(gateway_config, client, cache, registry)
+        collect_seldom()
         status: int = await http_server.HttpServer(app, listener, client, worker_config.drain_s).run()
         return status
 
