@@ -12,6 +12,9 @@ _LATE_STEP = 0.02
 _ROUNDING = 1e-6
 _TRUSTED_AFTER = 8
 """Batches: a stall in one of so many makes the others look little worse."""
+_STANDARD_ERRORS = 2.0
+"""How far below the fitted time per cost its certain part lies."""
+_PARAMETERS = 2  # of a line
 _MIN_SPREAD = 1e-4  # below this relative variance of cost the two coefficients cannot be told apart
 
 
@@ -30,7 +33,7 @@ class CostModel:
         self.margin = 1.0
         """Measured over predicted run time that 99 of 100 batches stay below."""
         self._seen = 0
-        self._w = self._x = self._y = self._xx = self._xy = 0.0
+        self._w = self._x = self._y = self._xx = self._xy = self._yy = 0.0
 
     @property
     def fitted(self) -> bool:
@@ -62,6 +65,7 @@ class CostModel:
         self._y = self._y * _DECAY + run_ms
         self._xx = self._xx * _DECAY + padded_cost * padded_cost
         self._xy = self._xy * _DECAY + padded_cost * run_ms
+        self._yy = self._yy * _DECAY + run_ms * run_ms
         self._solve()
 
     def _widen(self, ratio: float) -> None:
@@ -90,12 +94,36 @@ class CostModel:
         return self.overhead_ms + self.ms_per_cost * padded_cost
 
     def predict_backlog_ms(self, items: int, plain_cost: float, max_items: int, max_cost: float) -> float:
-        """A whole queue, in batches as full as the bounds allow, in ms; 0 as long as nothing is known."""
+        """A whole queue, in batches as full as the bounds allow, in ms; 0 as long as nothing is known.
+
+        Work is refused because of it, so what is not known of larger batches than were seen counts in favour
+        of the queue: a cost adds the least time that is as good as certain, and the rest is overhead.
+        """
         padded = plain_cost * self.padding
         batches = items / max_items
         if padded > batches * max_cost:
             batches = padded / max_cost
-        return self.overhead_ms * batches + self.ms_per_cost * padded
+        if self._w == 0:
+            return 0.0
+        slope = self._least_slope()
+        overhead = max(0.0, (self._y - slope * self._x) / self._w)
+        return overhead * batches + slope * padded
+
+    def _least_slope(self) -> float:
+        """The lower confidence limit of ms per cost, by the standard error of a fitted line's slope.
+
+        Draper, Smith, Applied Regression Analysis, 1.4. 0 where all batches were alike, so that nothing is
+        known of others.
+        """
+        x_spread = self._xx - self._x * self._x / self._w
+        if self._w <= _PARAMETERS or x_spread < _MIN_SPREAD * self._x * self._x / self._w:
+            return 0.0
+        y_spread = self._yy - self._y * self._y / self._w
+        together = self._xy - self._x * self._y / self._w
+        slope = self.ms_per_cost
+        residual = max(0.0, y_spread - 2 * slope * together + slope * slope * x_spread)
+        error = math.sqrt(residual / (self._w - _PARAMETERS) / x_spread)
+        return max(0.0, slope - _STANDARD_ERRORS * error)
 
     def cost_within(self, run_ms: float) -> float:
         """The largest cost that keeps 99 runs of 100 within this; infinite if cost does not matter."""

@@ -75,6 +75,20 @@ def test_a_backlog_is_counted_in_batches_and_padding() -> None:
     assert model.padding == pytest.approx(2.0, rel=0.01)
 
 
+def test_small_batches_alone_say_nothing_against_a_large_backlog() -> None:
+    """A model that was used by one caller at a time may be as quick for 32 together."""
+    chance = random.Random(3)
+    model = CostModel()
+    for number in range(200):
+        cost = 1 + (number % 10 == 0)
+        model.observe(cost, cost, chance.uniform(25.0, 35.0))
+    steps = 50 * 512 / 32
+    assert model.predict_backlog_ms(50, 50 * 512, 32, 32) < 2 * 30 * steps
+    for _ in range(200):  # it is not
+        model.observe(32.0, 32.0, 32 * 30.0)
+    assert model.predict_backlog_ms(50, 50 * 512, 32, 32) == pytest.approx(32 * 30 * steps, rel=0.1)
+
+
 def test_a_bound_on_run_time_holds_for_all_but_one_batch_in_a_hundred() -> None:
     chance = random.Random(7)
     model = CostModel()
