@@ -37,7 +37,9 @@ class CacheConfig:
     audit_rate: float = 0.05
     """Share of the judgements by meaning that is sampled for verdicts."""
     judge: str | None = None
-    """A served chat model that gives verdicts by itself, at idle priority."""
+    """A served model that gives verdicts by itself, at idle priority."""
+    judge_score: float | None = None
+    """None: the judge is a chat model. Else a reranker: pairs of questions that it scores lower are wrong."""
     judge_quality: tuple[int, int, int, int] = (0, 0, 0, 0)
     """What it got right where the truth was known: wrong answers caught, of how many; right ones passed, of
     how many."""
@@ -77,6 +79,8 @@ class CacheConfig:
         caught, wrong, passed, right = self.judge_quality
         if not (0 <= caught <= wrong and 0 <= passed <= right):
             raise StartError(f"cache.judge_quality must be caught, of, passed, of, not {self.judge_quality}")
+        if self.judge_score is not None and (self.judge is None or not math.isfinite(self.judge_score)):
+            raise StartError("cache.judge_score is a number, for the reranker that cache.judge names")
         if self.judge is not None and not (wrong and right):
             raise StartError("cache.judge needs its measured cache.judge_quality")
         if not self.embedder:

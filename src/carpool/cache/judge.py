@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from carpool.cache.confidence import Interval, confidence_interval
-from carpool.cache.config import CacheConfig
 
 HUMAN = "human"
 """The name of verdicts that people give through the admin API."""
@@ -93,13 +92,6 @@ class ModelJudge:
         self.name = name
         self.quality = quality
         self._reply = reply
-
-    @classmethod
-    def of(cls, config: CacheConfig, reply: Callable[[str], Awaitable[str]]) -> "ModelJudge | None":
-        """The judge that the settings name, if any."""
-        if config.judge is None:
-            return None
-        return cls(config.judge, JudgeQuality(*config.judge_quality), reply)
 
     async def is_wrong(self, case: Case) -> bool | None:
         """See `Judge`."""

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from carpool.cli import cache_study
+from carpool.cli import cache_audits, cache_study
 from carpool.cli.admin_client import AdminClient, add_server, print_json
 from carpool.cli.options import Commands
 from carpool.cli.table import Cell, age, line, percent, table
@@ -35,6 +35,7 @@ def add_to(commands: Commands) -> None:
     export.add_argument("--out", type=Path, help="file to write; default: standard output")
     for action in (inspect, invalidate, export):
         _add_conditions(action)
+    cache_audits.add_to(actions)
     cache_study.add_to(actions)
     for action in (stats, inspect, invalidate):
         action.add_argument("--json", action="store_true", help="the server's reply as it is")

@@ -10,22 +10,20 @@ import numpy as np
 import uvloop
 from numpy.typing import NDArray
 
-from carpool.cache.judge import ModelJudge
 from carpool.cache.service import AnswerCache
 from carpool.cli.garbage import collect_seldom
 from carpool.cli.logs import log_to_stderr
 from carpool.cli.options import Commands, add_config, settings_of
 from carpool.errors import StartError
 from carpool.gateway.config import GatewayConfig
+from carpool.gateway.served_judge import served_judge
 from carpool.inference_engine import Priority
 from carpool.settings import Settings
 from carpool.telemetry import Registry
 from carpool.worker.client import WorkerClient
-from carpool.worker.protocol import Embed, Generate
+from carpool.worker.protocol import Embed
 
 _BACKLOG = 2048
-_VERDICT_TOKENS = 4
-"""Enough for the yes or no of a judge."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,25 +63,12 @@ async def _serve(settings: Settings) -> int:
         request = Embed(id=0, model=settings.cache.embedder, inputs=texts, priority=Priority.REALTIME)
         return (await client.embed(request)).vectors
 
-    async def verdict(prompt: str) -> str:
-        generation = await client.generate(
-            Generate(
-                id=0,
-                model=settings.cache.judge or "",
-                messages=[{"role": "user", "content": prompt}],
-                max_tokens=_VERDICT_TOKENS,
-                temperature=0.0,
-                priority=Priority.IDLE,
-            )
-        )
-        return "".join([delta.text async for delta in generation])
-
     cache = AnswerCache.open(
         settings.cache,
         data_dir=worker_config.model_dir,
         embed=embed,
         embedder_id=embedder.reference if embedder else "none",
-        judge=ModelJudge.of(settings.cache, verdict),
+        judge=served_judge(settings.cache, client),
         registry=registry,
     )
     async with cache, client:

@@ -21,6 +21,8 @@ from carpool.errors import StartError
         ({"audit_rate": 1.5}, "cache.audit_rate"),
         ({"judge_quality": (5, 4, 0, 0)}, "cache.judge_quality"),
         ({"judge": "some-model"}, "cache.judge"),
+        ({"judge_score": 0.5}, "cache.judge_score"),
+        ({"judge": "m", "judge_quality": (1, 1, 1, 1), "judge_score": float("nan")}, "cache.judge_score"),
         ({"threshold": 0.0}, "cache.threshold"),
         ({"threshold": 1.1}, "cache.threshold"),
         ({"threshold": float("nan")}, "cache.threshold"),

@@ -28,6 +28,7 @@ from tests.unit.gateway.words_client import WordsClient
 
 GUITAR = "How can I learn to play the guitar at home?"
 SAME = "how can I learn to play the guitar at home"
+NEAR = "Can I learn to play the guitar at home?"
 BEES = "How do bees make honey?"
 
 
@@ -128,6 +129,44 @@ async def test_invalidate(capsys: pytest.CaptureFixture[str]) -> None:
         done = json.loads(await shell.run("invalidate", "--model", "parrot", "--older-than", "0s", "--json"))
         assert done == {"entries": 2, "dry_run": False}
         assert await shell.run("invalidate", "--all") == "0 entries were dropped\n"
+
+
+async def test_what_waits_for_a_verdict_and_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(capsys, GUITAR, SAME, NEAR) as shell:
+        text = await shell.run("audits")
+        assert "2 shown, oldest first" in text
+        assert text.index("served") < text.index("near miss")
+        for told in (f"question  {SAME}", f"question  {NEAR}", f"stored    {GUITAR}", f"answer    {GUITAR}"):
+            assert told in text
+        hit, near = (line.split(",")[0] for line in text.splitlines() if "probability" in line)
+        assert hit in await shell.run("audits", "--limit", "1", "--tenant", "local", "--model", "parrot")
+        assert await shell.run("audits", "--model", "another") == "nothing waits for a verdict\n"
+        (listed, _) = json.loads(await shell.run("audits", "--json"))["data"]
+        assert (listed["id"], listed["served"]) == (hit, True)
+        told = await shell.run("verdict", hit, "different")
+        assert told == f"{hit}: the stored answer counts as wrong\n"
+        assert json.loads(await shell.run("verdict", near, "same", "--json")) == {"id": near, "wrong": False}
+        assert await shell.run("audits") == "nothing waits for a verdict\n"
+        (traffic,) = json.loads(await shell.run("stats", "--json"))["traffic"]
+        assert (traffic["in_force"]["audits"], traffic["in_force"]["wrong"]) == (
+            1,
+            1,
+        )  # near misses are apart
+        for unknown in (hit, "no such?audit"):
+            status, _, err = await shell.result("verdict", unknown, "same")
+            assert status == 2
+            assert err == f"carpool: No audit {unknown!r} waits for a verdict.\n"
+        status, _, err = await shell.result("verdict", hit, "maybe")
+        assert status == 2
+        assert "same" in err
+
+
+async def test_questions_under_audit_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving(capsys, GUITAR, SAME.replace(" ", " \x1b\x07")) as shell:
+        text = await shell.run("audits")
+        assert "1 shown" in text
+        assert "\x1b" not in text
+        assert "\x07" not in text
 
 
 async def test_export_to_a_file_or_to_the_next_command(

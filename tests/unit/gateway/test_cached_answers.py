@@ -123,11 +123,11 @@ async def test_hits_are_served_while_the_model_is_down() -> None:
 async def test_identical_requests_share_one_run() -> None:
     service = Service(cached=True)
     service.client.going.clear()
-    tasks = [asyncio.create_task(ask(service, chat("hello", stream=i % 2 == 0))) for i in range(6)]
-    await until(lambda: joined(service) == 5)
+    tasks = [asyncio.create_task(ask(service, chat("hello", stream=i % 2 == 0))) for i in range(50)]
+    await until(lambda: joined(service) == 49)
     service.client.going.set()
     replies = await asyncio.gather(*tasks)
-    assert sorted(outcome for outcome, _ in replies) == ["joined"] * 5 + ["miss"]
+    assert sorted(outcome for outcome, _ in replies) == ["joined"] * 49 + ["miss"]
     assert {text_of(reply) for _, reply in replies} == {"hello"}
     leader = next(reply for outcome, reply in replies if outcome == "miss")
     followers = [reply for outcome, reply in replies if outcome == "joined"]
