@@ -18,7 +18,8 @@ from carpool.cache.replay import neighbours, replay
 from carpool.cache.service import AnswerCache
 from carpool.telemetry import Registry
 
-_GPTCACHE_THRESHOLD = "0.8"
+_DEFAULTS = {"gptcache": ("GPTCache 0.1.44", "0.8"), "redisvl": ("RedisVL 0.28", "0.1")}
+"""What others are called, and their own default: of similarity the one, of cosine distance the other."""
 
 
 def fixed(stream: Sequence[Question], vectors: Vectors, thresholds: Sequence[float]) -> dict[str, Hits]:
@@ -34,17 +35,18 @@ def fixed(stream: Sequence[Question], vectors: Vectors, thresholds: Sequence[flo
     }
 
 
-def gptcache(python: Path, stream: Sequence[Question], vectors: Vectors) -> dict[str, Hits]:
-    """GPTCache with its default threshold, in a venv that has it, faiss-cpu and sqlalchemy."""
+def foreign(module: str, python: Path, stream: Sequence[Question], vectors: Vectors) -> dict[str, Hits]:
+    """Another cache with its default threshold, in a venv of its own: see `<module>_contestant.py`."""
+    name, threshold = _DEFAULTS[module]
     with tempfile.NamedTemporaryFile(suffix=".npy") as file:
         np.save(file, vectors.matrix(question.text for question in stream))
         file.flush()
-        script = Path(__file__).with_name("gptcache_contestant.py")
+        script = Path(__file__).with_name(f"{module}_contestant.py")
         ran = subprocess.run(
-            [python, script, file.name, _GPTCACHE_THRESHOLD], check=True, stdout=subprocess.PIPE, text=True
+            [python, script, file.name, threshold], check=True, stdout=subprocess.PIPE, text=True
         )
     hits = json.loads(ran.stdout.splitlines()[-1])
-    return {f"GPTCache 0.1.44, {_GPTCACHE_THRESHOLD}": [(asked, stored) for asked, stored in hits]}
+    return {f"{name}, {threshold}": [(asked, stored) for asked, stored in hits]}
 
 
 async def served(

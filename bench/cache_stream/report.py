@@ -31,7 +31,9 @@ def write(stream: Sequence[Question], hits: dict[str, Hits], read: Reading, dige
 def _row(name: str, stream: Sequence[Question], hits: Hits, read: Reading, length: int) -> dict[str, Any]:
     hits = [pair for pair in hits if pair[0] < length]
     labelled = [pair for pair in hits if stream[pair[0]].cluster != stream[pair[1]].cluster]
-    estimate, known = read.wrong([(stream[asked].text, stream[stored].text) for asked, stored in labelled])
+    estimate, known = read.wrong(
+        name, [(stream[asked].text, stream[stored].text) for asked, stored in labelled]
+    )
     wrong = round(estimate)
     return {
         "contestant": name,
