@@ -53,7 +53,8 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     parts = [
         "# The semantic cache on 10,000 questions\n",
         "`python -m bench.cache_stream --data DIR`. wrong/hits and wrong/all in %, with 95 % Wilson"
-        " intervals; by the labels, and as read (the wrong hits of every contestant, blind).\n",
+        " intervals; by the labels, and as read, blind (in full, or a random sample whose share of wrong"
+        " ones stands for the rest).\n",
     ]
     for length in LENGTHS:
         parts.append(f"\n## After {length:,} questions\n")
