@@ -16,7 +16,14 @@ def ask(server: Server, question: str, **fields: Any) -> tuple[str, dict[str, st
     """The answer's text and the cache's headers, without their prefix."""
     key = fields.pop("key", None)
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    body = {"model": MODEL, "messages": [{"role": "user", "content": question}], "temperature": 0, **fields}
+    # Greedy answers end below 200 tokens and are stored; a drawn one may run on up to the context's end.
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": 200,
+        **fields,
+    }
     with server.client(**headers) as client:
         reply = client.post("/v1/chat/completions", json=body)
     assert reply.status_code == 200, reply.text
