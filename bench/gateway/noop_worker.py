@@ -20,7 +20,7 @@ from carpool.models.tokenizer import Tokenizer
 from carpool.worker.config import WorkerConfig
 from carpool.worker.framing import READ_BUFFER_BYTES, FrameWriter
 from carpool.worker.host import ModelHost, Surroundings
-from carpool.worker.hosted import Description, HostedModel
+from carpool.worker.hosted import Description, EmbeddingModel, GeneratingModel, HostedModel
 from carpool.worker.protocol import Embed, Generate, Knobs, Load, Result, Step, StepEntry, Weigh
 from carpool.worker.session import Session
 
@@ -41,11 +41,11 @@ def tokenizer() -> Tokenizer:
 WORD = 256
 
 
-class Quiet:
+class Quiet(HostedModel):
     """What every hosted model has and these do not need."""
 
-    steps = 0
-    knobs = Knobs()
+    steps: int = 0
+    knobs: Knobs = Knobs()
 
     def tune(self, knobs: Knobs) -> None:
         """Nothing to change."""
@@ -54,7 +54,7 @@ class Quiet:
         """Nothing to free."""
 
 
-class Talker(Quiet):
+class Talker(Quiet, GeneratingModel):
     """Says one word over and over."""
 
     def __init__(self, load: Load, surroundings: Surroundings) -> None:
@@ -98,7 +98,7 @@ class Talker(Quiet):
                 self._emit(Step(self._name, entries))
 
 
-class Embedder(Quiet):
+class Embedder(Quiet, EmbeddingModel):
     """Knows one vector."""
 
     def __init__(self) -> None:

@@ -12,13 +12,13 @@ from carpool import encoders
 from carpool.encoders import Embedder, Inputs, Reranker
 from carpool.inference_engine import Priority
 from carpool.runtimes.encoder import ClassifierRuntime, EncoderRuntime
-from carpool.worker.hosted import Description
+from carpool.worker.hosted import Description, EmbeddingModel, HostedModel, ScoringModel
 from carpool.worker.protocol import Embed, Knobs, Result, Score, Scores
 
 Model = TypeVar("Model", bound=Embedder | Reranker)
 
 
-class HostedEncoder(Generic[Model]):
+class HostedEncoder(HostedModel, Generic[Model]):
     """An encoder, started on the running event loop. It owns the runtime from now on."""
 
     def __init__(
@@ -51,7 +51,7 @@ class HostedEncoder(Generic[Model]):
         await asyncio.to_thread(self._runtime.close)
 
 
-class Encoder(HostedEncoder[Embedder]):
+class Encoder(HostedEncoder[Embedder], EmbeddingModel, ScoringModel):
     """An embedder."""
 
     async def embed(self, request: Embed) -> Result:
@@ -66,7 +66,7 @@ class Encoder(HostedEncoder[Embedder]):
         return _message(request, await self._model.score(request.query, request.documents, **_terms(request)))
 
 
-class CrossEncoder(HostedEncoder[Reranker]):
+class CrossEncoder(HostedEncoder[Reranker], ScoringModel):
     """A reranker."""
 
     async def score(self, request: Score) -> Scores:

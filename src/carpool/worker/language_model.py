@@ -26,11 +26,11 @@ from carpool.runtimes.decoder import DecoderRuntime, SamplingParams
 from carpool.worker import protocol
 from carpool.worker.errors import as_error
 from carpool.worker.host import Surroundings
-from carpool.worker.hosted import Description
+from carpool.worker.hosted import Description, GeneratingModel
 from carpool.worker.protocol import Generate, Knobs, Step, StepEntry
 
 
-class LanguageModel:
+class LanguageModel(GeneratingModel):
     """A decoder with its engine, started on the running event loop. It owns the runtime from now on."""
 
     def __init__(

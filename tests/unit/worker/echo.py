@@ -16,7 +16,7 @@ from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.framing import READ_BUFFER_BYTES, FrameWriter
 from carpool.worker.generation import Generation
 from carpool.worker.host import ModelHost, Surroundings
-from carpool.worker.hosted import Description, HostedModel
+from carpool.worker.hosted import Description, EmbeddingModel, GeneratingModel, HostedModel, ScoringModel
 from carpool.worker.protocol import (
     Embed,
     Generate,
@@ -52,11 +52,11 @@ def _open_event() -> asyncio.Event:
     return event
 
 
-class Tuned:
+class Tuned(HostedModel):
     """Has knobs that change nothing."""
 
-    def __init__(self) -> None:
-        self.knobs = Knobs(4, 0.0, 1.0)
+    steps: int = 0
+    knobs: Knobs = Knobs(4, 0.0, 1.0)
 
     def tune(self, knobs: Knobs) -> None:
         if knobs.max_batch_size == 13:
@@ -64,19 +64,17 @@ class Tuned:
         self.knobs = knobs.over(self.knobs)
 
 
-class EchoModel(Tuned):
+class EchoModel(Tuned, GeneratingModel):
     """Says the prompt, one token a step for every choice; all running choices share the steps.
 
     While `going` is not set it makes no step, while `admitting` is not set it accepts nothing.
     """
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:
-        super().__init__()
         self.tokenizer = byte_tokenizer()
         self.description = Description(
             task="generate", context_length=64, details={"kind": "echo"}, tokenizer=self.tokenizer.to_json()
         )
-        self.steps = 0
         self.running: dict[tuple[int, int], list[int]] = {}
         self.going = _open_event()
         self.admitting = _open_event()
@@ -129,16 +127,14 @@ class EchoModel(Tuned):
             self._emit(Step(self._name, entries))
 
 
-class EchoEncoder(Tuned):
+class EchoEncoder(Tuned, EmbeddingModel, ScoringModel):
     """A text's vector is its number of bytes and its first byte; a score is the number of shared letters.
 
     While `going` is not set it answers nothing.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.description = Description(task="embed", context_length=64, details={}, dimensions=2)
-        self.steps = 0
         self.going = _open_event()
 
     async def embed(self, request: Embed) -> Result:
