@@ -112,10 +112,10 @@ class EncoderBatches(Generic[Item]):
             for future in futures:
                 future.cancel()
         result = np.empty((len(rows), *rows[0].shape), np.float32)
-        for start in range(0, len(rows), _SLICE):
-            if start:
+        for count, (index, row) in enumerate(zip(by_length, rows, strict=True), 1):
+            result[index] = row
+            if count % _SLICE == 0:
                 await asyncio.sleep(0)
-            result[by_length[start : start + _SLICE]] = rows[start : start + _SLICE]
         return result
 
     def _on_batch(self, event: BatchEvent) -> None:
