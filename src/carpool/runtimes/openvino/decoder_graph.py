@@ -65,7 +65,7 @@ class DecoderGraph(ABC):
         hidden = self._embed(ops.unsqueeze(ops.gather(embedding, self._input_ids, rows), ints(1)))
         for layer in range(self.num_layers):
             hidden = self._layer(hidden, layer)
-        hidden = self._final_norm(ops.gather(hidden, self._sample_positions, rows))
+        hidden = self._final_norm(hidden)
         head = embedding if self._is_tied else self._matrix("lm_head.weight")
         logits = linear(hidden, head, self._bias("lm_head"))
         result = ops.result(ops.reshape(logits, ints(-1, self.vocab_size), False))
@@ -81,7 +81,16 @@ class DecoderGraph(ABC):
 
     @abstractmethod
     def _layer(self, hidden: ov.Node, layer: int) -> ov.Node:
-        """One layer, residual connections included."""
+        """One layer, residual connections included; what goes around the attention passes `_needed`."""
+
+    def _needed(self, x: ov.Node, layer: int) -> ov.Node:
+        """The rows of [tokens, 1, width] that are needed from the attention of a layer on.
+
+        After the last layer's keys and values nobody asks for the tokens that are not sampled from.
+        """
+        if layer < self.num_layers - 1:
+            return x
+        return ops.gather(x, self._sample_positions, ops.constant(0, ov.Type.i64))
 
     @abstractmethod
     def _final_norm(self, hidden: ov.Node) -> ov.Node:
@@ -99,8 +108,12 @@ class DecoderGraph(ABC):
         scale: float,
         sliding_window: int = 0,
     ) -> ov.Node:
-        """`paged_attention` of the next layer, on [tokens, 1, width] or [tokens, heads, 1, head_dim]."""
-        cache = KvCache.create(len(self._caches))
+        """`paged_attention` of the next layer, on [tokens, 1, width] or [tokens, heads, 1, head_dim].
+
+        Returns the rows that are needed.
+        """
+        layer = len(self._caches)
+        cache = KvCache.create(layer)
         self._caches.append(cache)
         attended = paged_attention(
             ops.reshape(query, ints(-1, num_heads * head_dim), False),
@@ -113,7 +126,7 @@ class DecoderGraph(ABC):
             scale=scale,
             sliding_window=sliding_window,
         )
-        return ops.reshape(attended, ints(-1, 1, num_heads * head_dim), False)
+        return self._needed(ops.reshape(attended, ints(-1, 1, num_heads * head_dim), False), layer)
 
     def _linear(self, x: ov.Node, name: str, out_features: int | None = None) -> ov.Node:
         """A linear layer, with a bias if the checkpoint has one.

@@ -35,7 +35,8 @@ class Gpt(DecoderGraph):
     def _layer(self, hidden: ov.Node, layer: int) -> ov.Node:
         name = f"h.{layer}"
         normed = self._norm(hidden, f"{name}.ln_1")
-        hidden = ops.add(hidden, self._self_attention(normed, f"{name}.attn", layer))
+        attended = self._self_attention(normed, f"{name}.attn", layer)
+        hidden = ops.add(self._needed(hidden, layer), attended)
         normed = self._norm(hidden, f"{name}.ln_2")
         return ops.add(hidden, self._feed_forward(normed, f"{name}.mlp"))
 

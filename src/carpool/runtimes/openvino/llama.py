@@ -43,7 +43,8 @@ class Llama(DecoderGraph):
     def _layer(self, hidden: ov.Node, layer: int) -> ov.Node:
         name = f"layers.{layer}"
         normed = self._norm(hidden, f"{name}.input_layernorm")
-        hidden = ops.add(hidden, self._self_attention(normed, f"{name}.self_attn", layer))
+        attended = self._self_attention(normed, f"{name}.self_attn", layer)
+        hidden = ops.add(self._needed(hidden, layer), attended)
         normed = self._norm(hidden, f"{name}.post_attention_layernorm")
         return ops.add(hidden, self._feed_forward(normed, f"{name}.mlp"))
 
