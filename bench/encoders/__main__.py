@@ -18,11 +18,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.encoders import ingest, report, wrk
 from bench.encoders.contestants import CONTESTANTS, LITSERVE, Server
 from bench.encoders.workload import (
+    BULK_CALL,
     BULK_CONNECTIONS,
+    BULK_PART,
     BULK_TEXTS,
     CONNECTIONS,
     THREADS,
@@ -121,55 +124,91 @@ def singles(servers: dict[str, Server], seconds: float, rounds: int) -> list[dic
     return rows
 
 
-def bulk(servers: dict[str, Server], limit_s: float) -> list[dict[str, Any]]:
-    """10,000 texts of mixed lengths, or as many as come within the limit."""
+def bulk(servers: dict[str, Server], model: Path, limit_s: float) -> tuple[list[dict[str, Any]], float]:
+    """10,000 texts of mixed lengths, part by part; and the bare model's rate, which takes turns, too.
+
+    A contestant that has taken longer than the limit makes do with the parts it has.
+    """
     bodies = bulk_bodies(bulk_texts())
+    loads: dict[str, list[wrk.Load]] = {name: [] for name in servers}
+    texts = dict.fromkeys(servers, 0)
+    paddings = dict.fromkeys(servers, np.zeros(2))
+    bare_s = 0.0
+    with Bare(model) as bare:
+        for first in range(0, len(bodies), BULK_PART):
+            part = bodies[first : first + BULK_PART]
+            for name, server in servers.items():
+                if sum(load.seconds for load in loads[name]) > limit_s:
+                    continue
+                server.resume()
+                before = tokens(server)
+                loads[name].append(
+                    wrk.measure(server.url, part, connections=BULK_CONNECTIONS, seconds=600, limit=len(part))
+                )
+                texts[name] += sum(len(body["input"]) for body in part)
+                server.settle()
+                paddings[name] = paddings[name] + tokens(server) - before
+                server.pause()
+            bare_s += bare.seconds(first * BULK_CALL, (first + len(part)) * BULK_CALL)
     rows = []
-    for name, server in servers.items():
-        server.resume()
-        before = padding(server)
-        measured = wrk.measure(
-            server.url, bodies, connections=BULK_CONNECTIONS, seconds=limit_s, limit=len(bodies)
-        )
-        server.settle()
-        answered = measured.requests - measured.failed
-        texts = BULK_TEXTS * answered / len(bodies)
+    for name, each in loads.items():
         row = {
             "contestant": name,
-            "texts/s": texts / measured.seconds,
-            "texts": round(texts),
-            "failed": measured.failed,
+            "texts/s": texts[name] / sum(load.seconds for load in each),
+            "texts": texts[name],
+            "failed": sum(load.failed for load in each),
         }
-        if before is not None:
-            tokens, lost = (after - was for after, was in zip(padding(server) or (), before, strict=True))
-            row["padding"] = lost / (tokens + lost)
-        server.pause()
+        if (counted := paddings[name]).any():
+            row["padding"] = counted[1] / counted.sum()
         rows.append(row)
         log(json.dumps(row))
-    return rows
+    return rows, BULK_TEXTS / bare_s
 
 
-def padding(server: Server) -> tuple[float, float] | None:
-    """Carpool's computed tokens and padding so far; None for others. Workers report once a second."""
+class Bare:
+    """The bare model's process, to be used as a context."""
+
+    def __init__(self, model: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.encoders.bare", model],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        log(f"bare OpenVINO: {self._answer()} tokens in a batch")
+
+    def __enter__(self) -> "Bare":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def seconds(self, first: int, last: int) -> float:
+        """How long it takes for these texts of the bulk."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{first} {last}\n")
+        self._process.stdin.flush()
+        return float(self._answer())
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit("the bare model does not run")
+        return line.strip()
+
+
+def tokens(server: Server) -> NDArray[np.float64]:
+    """Carpool's computed tokens and padding so far, zeros for others. Workers report once a second."""
     if "carpool" not in server.contestant.name.lower():
-        return None
+        return np.zeros(2)
     time.sleep(1.5)
     page = server.get(f"{server.root}/metrics").decode().splitlines()
 
     def total(metric: str) -> float:
         return sum(float(line.rsplit(" ", 1)[1]) for line in page if line.startswith(metric + "{"))
 
-    return total("carpool_encoder_tokens_total"), total("carpool_encoder_padding_tokens_total")
-
-
-def bare(model: Path) -> dict[str, float]:
-    """The bare model's rate over the same texts."""
-    answer = subprocess.run(
-        [sys.executable, "-m", "bench.encoders.bare", model], stdout=subprocess.PIPE, text=True, check=True
-    )
-    rate: dict[str, float] = json.loads(answer.stdout)
-    log(f"bare OpenVINO {rate}")
-    return rate
+    return np.array([total("carpool_encoder_tokens_total"), total("carpool_encoder_padding_tokens_total")])
 
 
 def main() -> None:
@@ -178,7 +217,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each load")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--bulk-limit", type=float, default=40.0, help="longest bulk of a contestant, in s")
+    parser.add_argument(
+        "--bulk-limit", type=float, default=40.0, help="after so many seconds a contestant ends its bulk"
+    )
     parser.add_argument(
         "--parts", nargs="*", choices=("singles", "bulk", "ingest"), default=["singles", "bulk", "ingest"]
     )
@@ -195,8 +236,7 @@ def main() -> None:
         if "singles" in arguments.parts:
             figures["singles"] = singles(servers, arguments.seconds, arguments.rounds)
         if "bulk" in arguments.parts:
-            figures["bulk"] = bulk(servers, arguments.bulk_limit)
-            figures["bare"] = bare(model)
+            figures["bulk"], figures["bare"] = bulk(servers, model, arguments.bulk_limit)
         if "ingest" in arguments.parts and "carpool" in servers:
             ours = servers["carpool"]
             ours.resume()

@@ -1,9 +1,9 @@
 """The bare OpenVINO model: token ids sorted by length, full batches, one after another. Nobody to answer to.
 
-argv: the model's directory. Prints the best rate of several batch sizes, in texts per second.
+argv: the model's directory. Prints the tokens of a batch, the best of several numbers; then, for each line on
+stdin with the first and the last of the bulk's texts, how many seconds they took.
 """
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -16,8 +16,8 @@ from carpool.runtimes.openvino.encoder import OpenVinoEncoder
 
 MAX_TOKENS = (1024, 2048, 4096)
 """Of a batch."""
-TEXTS = 2500
-"""Each batch size is tried on every fourth text of the sorted bulk, the best one on all."""
+TEXTS = 1250
+"""Each number is tried on every eighth text of the sorted bulk."""
 
 
 def batches(ids: list[list[int]], max_tokens: int) -> list[list[list[int]]]:
@@ -43,11 +43,13 @@ def main() -> None:
     checkpoint = open_checkpoint(Path(sys.argv[1]))
     extra = SentenceTransformersConfig.read(checkpoint.path)
     encoder = OpenVinoEncoder(checkpoint, extra.pooling, num_threads=THREADS, max_tokens=extra.max_tokens)
-    ids = sorted(Tokenizer.from_checkpoint(checkpoint).encode_batch(bulk_texts()), key=len)
-    few = ids[:: len(ids) // TEXTS]
+    ids = Tokenizer.from_checkpoint(checkpoint).encode_batch(bulk_texts())
+    few = sorted(ids, key=len)[:: len(ids) // TEXTS]
     best = min(MAX_TOKENS, key=lambda max_tokens: seconds(encoder, batches(few, max_tokens)))
-    work = batches(ids, best)
-    print(json.dumps({"batch tokens": best, "texts/s": len(ids) / seconds(encoder, work)}))
+    print(best, flush=True)
+    for line in sys.stdin:
+        first, last = map(int, line.split())
+        print(seconds(encoder, batches(sorted(ids[first:last], key=len), best)), flush=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def _singles(rows: list[dict[str, Any]], words: int) -> str:
 
 
 def _bulk(figures: dict[str, Any]) -> str:
-    bare = figures["bare"]["texts/s"]
+    bare = figures["bare"]
     lines = []
     for row in figures["bulk"]:
         mean, least = figures["cosines"][row["contestant"]]
