@@ -6,10 +6,11 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-_FLOATS_PER_SLICE = 8192
-"""As decimal numbers; measured at 0.2 us each."""
+_FLOATS_PER_SLICE = 16 * 1024
+"""As decimal numbers; measured at 0.1 us each."""
 _CODED_FLOATS_PER_SLICE = 64 * 1024
 """As base64."""
 
@@ -50,15 +51,22 @@ def shortened(vectors: NDArray[np.float32], dimensions: int) -> NDArray[np.float
 
 
 def body_slices(vectors: NDArray[np.float32], model: str, num_tokens: int, coded: bool) -> Iterator[bytes]:
-    """The parts of an `EmbeddingList` for vectors [n, dimensions], n > 0. `coded`: as base64."""
+    """The parts of an `EmbeddingList` for vectors [n, dimensions], n > 0. `coded`: as base64.
+
+    orjson writes a float32 in the fewest digits that name it, half as many as its value in float64 has.
+    """
     num_vectors, dimensions = vectors.shape
+    vectors = np.ascontiguousarray(vectors, np.float32)
     per_slice = max(1, (_CODED_FLOATS_PER_SLICE if coded else _FLOATS_PER_SLICE) // dimensions)
     opening = b'{"object":"list","data":['
     for first in range(0, num_vectors, per_slice):
         rows = vectors[first : first + per_slice]
-        values = [base64.b64encode(row).decode() for row in rows.astype("<f4")] if coded else rows.tolist()
-        data = [Embedding(index=first + place, embedding=value) for place, value in enumerate(values)]
-        items = _encoder.encode(data)[1:-1]
+        values = [base64.b64encode(row).decode() for row in rows.astype("<f4")] if coded else rows
+        data = [
+            {"object": "embedding", "index": first + place, "embedding": value}
+            for place, value in enumerate(values)
+        ]
+        items = orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
         is_last = first + per_slice >= num_vectors
         yield opening + items + (_closing(model, num_tokens) if is_last else b"")
         opening = b","

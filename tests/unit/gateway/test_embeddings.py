@@ -135,5 +135,5 @@ async def test_no_slice_of_the_body_takes_long() -> None:
     for _ in body_slices(vectors, "m", 1, coded=False):
         times.append(time.perf_counter() - began)
         began = time.perf_counter()
-    assert len(times) >= 90
+    assert len(times) >= 45
     assert sorted(times)[len(times) // 2] < sum(times) / 30
