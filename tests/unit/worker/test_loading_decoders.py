@@ -50,6 +50,15 @@ async def test_every_architecture_becomes_a_generating_model(tmp_path: Path, nam
     await model.close()
 
 
+async def test_the_chat_template_tells_the_form_of_tool_calls(tmp_path: Path) -> None:
+    directory = write(tmp_path / "m")
+    template = "{% if tools %}{{ tools }}{% endif %}[TOOL_CALLS]{{ messages }}"
+    (directory / "chat_template.jinja").write_text(template)
+    model = await load(directory)
+    assert model.description.tool_form == "mistral"
+    await model.close()
+
+
 @pytest.mark.parametrize("architecture", ["GPTJForCausalLM", "TransfoXLLMHeadModel"])
 async def test_other_decoders_are_refused_with_what_is_supported(tmp_path: Path, architecture: str) -> None:
     directory = write(tmp_path / "m", architectures=[architecture])
