@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`."""
 
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
@@ -9,7 +10,9 @@ from carpool.gateway.answers import Question
 from carpool.gateway.chat_reply import ChatForm
 from carpool.gateway.chat_schema import ChatRequest
 from carpool.gateway.text_route import Asked, Form, TextRoute
+from carpool.gateway.tool_parser import ToolCallParser
 from carpool.gateway.validation import BodyReader
+from carpool.models.tool_forms import named_form
 
 
 class ChatCompletions(TextRoute):
@@ -28,17 +31,22 @@ class ChatCompletions(TextRoute):
             fields = asked.query_fields(max_tokens, top_logprobs)
             query = chat_query(cache.config, messages=messages, tools=tools, **fields)
         generate = asked.generate(max_tokens, top_logprobs, messages=messages, tools=tools)
-        ending = partial(_ending, request) if tools else None
+        ending = partial(_ending, partial(_call_parser, request, asked)) if tools else None
         return Question(asked.request_id, [generate], request.stops, query, ending)
 
     def form(self, request: ChatRequest, asked: Asked) -> Form:
         """See `TextRoute`."""
-        parser = request.call_parser if request.usable_tools else None
+        parser = partial(_call_parser, request, asked) if request.usable_tools else None
         return ChatForm(asked.request_id, asked.created, asked.model, request.include_usage, parser)
 
 
-def _ending(request: ChatRequest, text: str, finish_reason: str) -> str:
+def _call_parser(request: ChatRequest, asked: Asked) -> ToolCallParser:
+    """To be called when the reply has begun: only then its model is certain to be up, and its form known."""
+    return request.call_parser(named_form(asked.services.client.models[asked.model].tool_form))
+
+
+def _ending(call_parser: Callable[[], ToolCallParser], text: str, finish_reason: str) -> str:
     """The finish reason of a whole reply with tools, given the model's own."""
-    parser = request.call_parser()
+    parser = call_parser()
     parser.push(text)
     return parser.ending(finish_reason)

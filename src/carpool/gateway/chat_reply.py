@@ -1,6 +1,5 @@
 """The bodies and chunks of chat completions."""
 
-import secrets
 from collections.abc import Callable
 from typing import Literal
 
@@ -225,24 +224,18 @@ class ChatForm:
 
 def _call_delta(part: CallPart) -> ToolCallDelta:
     function = FunctionCallDelta(part.arguments, part.name)
-    if part.name is None:
-        return ToolCallDelta(part.place, function)
-    return ToolCallDelta(part.place, function, _call_id(), "function")
+    return ToolCallDelta(part.place, function, part.id, None if part.id is None else "function")
 
 
 def _whole_calls(parts: list[CallPart]) -> list[ToolCall]:
-    names = [part.name for part in parts if part.name is not None]
-    arguments = [""] * len(names)
+    heads = [(part.id, part.name) for part in parts if part.id is not None and part.name is not None]
+    arguments = [""] * len(heads)
     for part in parts:
         arguments[part.place] += part.arguments
     return [
-        ToolCall(_call_id(), "function", FunctionCall(name, text))
-        for name, text in zip(names, arguments, strict=True)
+        ToolCall(id_, "function", FunctionCall(name, text))
+        for (id_, name), text in zip(heads, arguments, strict=True)
     ]
-
-
-def _call_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
 
 
 def _logprobs(tokens: list[TokenLogprob] | None) -> ChatLogprobs | None:

@@ -11,6 +11,7 @@ from carpool.gateway.sampling_schema import Label, Positive, SamplingFields
 from carpool.gateway.tool_parser import ToolCallParser
 from carpool.gateway.tool_schema import Choice, Tool, Tools, calls_grammar, check_tools
 from carpool.gateway.validation import require_default
+from carpool.models.tool_forms import ToolForm
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +128,7 @@ class ChatRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fiel
             fields["grammar"] = calls_grammar(self.usable_tools, self.tool_choice, parallel, answer)
         return fields
 
-    def call_parser(self) -> ToolCallParser:
-        """A parser for one reply with these tools."""
+    def call_parser(self, form: ToolForm) -> ToolCallParser:
+        """A parser for one reply with these tools, of a model that writes calls in this form."""
         free = self.response_format is None or isinstance(self.response_format, TextFormat)
-        return ToolCallParser(anywhere=free)
+        return ToolCallParser(form, anywhere=free)

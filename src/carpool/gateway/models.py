@@ -30,6 +30,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     max_model_len: int | None
     """Most tokens of one request; vLLM's name."""
     dimensions: int | None
+    tool_form: str | None
+    """How a model that generates writes tool calls: hermes, llama3, mistral or mistral-args."""
     details: dict[str, Any]
     """Such as precision, and `chat_template: fallback` for a model without one."""
 
@@ -46,6 +48,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
             task=state.task,
             max_model_len=state.context_length,
             dimensions=state.dimensions,
+            tool_form=state.tool_form,
             details=state.details,
         )
 

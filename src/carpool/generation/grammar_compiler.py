@@ -16,6 +16,7 @@ from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
 from carpool.errors import InvalidRequest, Overloaded
 from carpool.models.tokenizer import Tokenizer
+from carpool.models.tool_forms import HERMES, ToolForm
 
 from . import grammar_check
 from .grammar import Grammar, reason_of
@@ -63,12 +64,17 @@ class GrammarCompiler:
     little time and memory (`grammar_check`), then here. Neither happens on the event loop.
     """
 
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, num_threads: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, vocab_size: int, num_threads: int, tool_form: ToolForm = HERMES
+    ) -> None:
         """Takes a part of a second. `vocab_size` is the decoder's, which may be larger than the tokenizer's.
 
-        Up to `num_threads` masks are computed at once.
+        Up to `num_threads` masks are computed at once. `tool_form` is the one that the model was taught.
         """
         self.vocab_size = vocab_size
+        self._tool_form = tool_form
+        marks = tokenizer.special_ids_of(tool_form.marks)
+        self._mark_ids = {mark: id_ for mark, id_ in marks.items() if id_ < vocab_size}
         self._executor = LLExecutor(num_threads)
         self._end_ids = [id_ for id_ in sorted(tokenizer.end_ids) if id_ < vocab_size]
         self._special = {
@@ -123,7 +129,7 @@ class GrammarCompiler:
                 f"The grammar has {len(source.text)} characters; {MAX_GRAMMAR_CHARS} are allowed"
             )
         try:
-            grammar = _TO_LLGUIDANCE[source.kind](source.text)
+            grammar = self._to_llguidance(source)
         except ValueError as error:
             raise _invalid(str(error)) from error
         self._check(grammar)
@@ -133,6 +139,12 @@ class GrammarCompiler:
         if matcher.is_error():
             raise _invalid(matcher.get_error())
         return Grammar(matcher, self.vocab_size, self._executor, lambda: self._grammars.pop(source, None))
+
+    def _to_llguidance(self, source: GrammarSource) -> str:
+        if source.kind is GrammarKind.TOOL_CALLS:
+            lark = tool_grammar(source.text, self._tool_form, self._mark_ids, _JSON_OPTIONS)
+            return LLMatcher.grammar_from_lark(lark)
+        return _TO_LLGUIDANCE[source.kind](source.text)
 
     def _check(self, grammar: str) -> None:
         request = {
@@ -166,15 +178,10 @@ def _json_schema(text: str) -> str:
     return LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
 
 
-def _tool_calls(text: str) -> str:
-    return LLMatcher.grammar_from_lark(tool_grammar(text, _JSON_OPTIONS))
-
-
 _TO_LLGUIDANCE: dict[GrammarKind, Callable[[str], str]] = {
     GrammarKind.JSON_SCHEMA: _json_schema,
     GrammarKind.REGEX: LLMatcher.grammar_from_regex,
     GrammarKind.LARK: LLMatcher.grammar_from_lark,
-    GrammarKind.TOOL_CALLS: _tool_calls,
 }
 
 

@@ -17,7 +17,9 @@ from carpool.models.checkpoint import Checkpoint
 from carpool.models.directory import read_json_object
 from carpool.models.gguf import GgufCheckpoint
 from carpool.models.tokenizer import Tokenizer
-from carpool.models.tool_calls import in_words, teaches_tool_calls
+from carpool.models.tool_forms import HERMES, taught_form
+from carpool.models.tool_forms.form import Messages
+from carpool.models.tools_in_words import in_words
 
 
 def read_chat_template(checkpoint: Checkpoint) -> str | None:
@@ -44,7 +46,7 @@ class ChatTemplate:
     Without a template the stated plain form is used: `User: ...`, `Assistant: ...` and `System: ...`,
     a blank line between them, and `Assistant:` at the end.
 
-    A template that does not teach the form of `tool_calls` gets tools, calls and their results as texts.
+    A template that teaches none of the `tool_forms` gets tools, calls and their results as texts.
 
     A template is the operator's, and rendering takes time in proportion to the messages, whose number and
     size are bounded where they are received. Templates from clients must not come here.
@@ -58,7 +60,10 @@ class ChatTemplate:
             self._template = None if source is None else _environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ModelFailed(f"the model's chat template is not valid: {error}") from error
-        self._teaches_tool_calls = source is not None and teaches_tool_calls(source)
+        taught = None if source is None else taught_form(source)
+        self.tool_form = taught or HERMES
+        """How the model writes tool calls."""
+        self._teaches_tool_calls = taught is not None
 
     @property
     def is_fallback(self) -> bool:
@@ -78,8 +83,10 @@ class ChatTemplate:
         refuses the messages.
         """
         try:
-            prepared = [_prepare(message, index) for index, message in enumerate(messages)]
-            if not self._teaches_tool_calls:
+            prepared: Messages = [_prepare(message, index) for index, message in enumerate(messages)]
+            if self._teaches_tool_calls:
+                prepared = self.tool_form.told(prepared)
+            else:
                 prepared, tools = in_words(prepared, tools), None
             prepared = [self._guarded(message) for message in prepared]
             guarded_tools = self._guarded(tools) if tools else None

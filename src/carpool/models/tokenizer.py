@@ -3,7 +3,7 @@
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,10 @@ class Tokenizer:
     def guard(self, text: str) -> str:
         """The text, marked so that special tokens written out in it are encoded as ordinary text."""
         return self._special_start.sub(lambda match: match[0] + GUARD, text)
+
+    def special_ids_of(self, texts: Iterable[str]) -> dict[str, int]:
+        """The ids of those texts that are special tokens."""
+        return {text: self._special_id[text] for text in texts if text in self._special_id}
 
     def certainly_exceeds(self, text: str, num_tokens: int) -> bool:
         """Whether a text surely has more than `num_tokens` tokens; far cheaper than to encode it.

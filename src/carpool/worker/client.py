@@ -1,7 +1,7 @@
 """The gateway's client to a worker: keeps it alive, knows its models, sends it requests."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 
@@ -13,6 +13,7 @@ from carpool.errors import (
     ModelFailed,
 )
 from carpool.inference_engine import Policy
+from carpool.models.tool_forms import named_form
 from carpool.worker import protocol
 from carpool.worker.answers import Embeddings, Scores
 from carpool.worker.config import WhenLoading, WorkerConfig
@@ -120,7 +121,12 @@ class WorkerClient:
         on_end = self._take(state.name, request.n)  # a full model refuses before anything is made
         call_id = next(self._ids)
         request = msgspec.structs.replace(request, id=call_id, model=state.name)
-        generation = Generation(tokenizer, request.n, stop, on_close=lambda: connection.cancel(call_id))
+        shown: Collection[int] = ()
+        if request.grammar is not None and request.grammar.kind == "tool_calls":
+            shown = tokenizer.special_ids_of(named_form(state.tool_form).marks).values()
+        generation = Generation(
+            tokenizer, request.n, stop, on_close=lambda: connection.cancel(call_id), shown=shown
+        )
         await connection.generate(request, generation, on_end)
         return generation
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -42,8 +42,8 @@ class Delta(msgspec.Struct, frozen=True):
 class _Choice:
     """One of a generation's `n` texts in the making."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:
-        self.detokenizer = IncrementalDetokenizer(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], shown: Collection[int]) -> None:
+        self.detokenizer = IncrementalDetokenizer(tokenizer, shown)
         self.checker = StopChecker(stop)
         self.finished = False
 
@@ -59,10 +59,16 @@ class Generation:
     """Length of the prompt as the model sees it."""
 
     def __init__(
-        self, tokenizer: Tokenizer, n: int, stop: Sequence[str], on_close: Callable[[], None]
+        self,
+        tokenizer: Tokenizer,
+        n: int,
+        stop: Sequence[str],
+        on_close: Callable[[], None],
+        shown: Collection[int] = (),
     ) -> None:
+        """`shown`: the special tokens that give text."""
         self._tokenizer = tokenizer
-        self._choices = [_Choice(tokenizer, stop) for _ in range(n)]
+        self._choices = [_Choice(tokenizer, stop, shown) for _ in range(n)]
         self._unfinished = n
         self._running_at_worker = n
         self._on_close = on_close

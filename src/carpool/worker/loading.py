@@ -122,12 +122,13 @@ def _prepare_decoder(
         on_progress=lambda phase, _: reporter.phase(phase),
     )
     spec = runtime.spec
-    grammars = GrammarCompiler(tokenizer, spec.vocab_size, surroundings.config.threads)
+    grammars = GrammarCompiler(tokenizer, spec.vocab_size, surroundings.config.threads, template.tool_form)
     description = Description(
         task="generate",
         context_length=min(spec.context_length, spec.num_blocks * spec.block_size),
         tokenizer=tokenizer.to_json(),
         memory_bytes=decoder_bytes(checkpoint, config),
+        tool_form=template.tool_form.name,
         details={
             "architecture": checkpoint.architecture,
             "weights": runtime.weights.value,

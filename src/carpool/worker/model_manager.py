@@ -196,6 +196,7 @@ class ModelManager:
                 dimensions=loaded.dimensions,
                 memory_bytes=loaded.memory_bytes,
                 knobs=knobs.over(loaded.knobs),
+                tool_form=loaded.tool_form,
                 details=loaded.details,
             )
 

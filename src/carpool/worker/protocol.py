@@ -221,6 +221,8 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True):
     """As `Weighed` tells it."""
     knobs: Knobs = Knobs()
     """In force."""
+    tool_form: str | None = None
+    """The name of one of `models.tool_forms`, for a model that generates."""
 
 
 class Done(msgspec.Struct, tag="done", frozen=True):

@@ -171,6 +171,7 @@ class Session:
             about.dimensions,
             about.memory_bytes,
             model.knobs,
+            about.tool_form,
         )
 
     async def _send_stats(self) -> None:

@@ -42,6 +42,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """Weights and KV memory."""
     knobs: Knobs = Knobs()
     """In force, or what will be when it is loaded."""
+    tool_form: str | None = None
+    """How a model that generates writes tool calls: the name of one of `models.tool_forms`."""
     details: dict[str, Any] = {}
 
 

@@ -40,3 +40,18 @@ def test_every_reference_in_the_document_leads_somewhere() -> None:
     found = set(references(document))
     assert found
     assert found <= {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+def test_every_body_is_of_the_kinds_that_the_page_of_the_document_shows() -> None:
+    """docs.html lists the fields of a reference, or of each of several."""
+    document = Service().app.openapi()
+    bodies = [
+        operation["requestBody"]["content"]["application/json"]["schema"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        if "requestBody" in operation
+    ]
+    assert bodies
+    for body in bodies:
+        for each in body.get("oneOf", [body]):
+            assert "properties" in document["components"]["schemas"][each["$ref"].rsplit("/", 1)[-1]]

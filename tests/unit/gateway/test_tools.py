@@ -149,6 +149,39 @@ async def test_calls_whole_and_streamed(
     assert [choice["finish_reason"] for choice in choices] == [None] * (len(choices) - 1) + [reason]
 
 
+OF_FORMS = {
+    "llama3": '{"name": "weather", "parameters": {"city": "Rome"}}; {"name": "time", "parameters": {}}',
+    "mistral": '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Rome"}}, '
+    '{"name": "time", "arguments": {}}]',
+    "mistral-args": '[TOOL_CALLS]weather[ARGS]{"city": "Rome"}[TOOL_CALLS]time[ARGS]{}',
+}
+
+
+@pytest.mark.parametrize(("form", "text"), OF_FORMS.items())
+async def test_a_models_own_form_is_read(form: str, text: str) -> None:
+    service = Service(cached=True)
+    service.client.set_state("parrot", tool_form=form)
+    async with service.http() as http:
+        assert (await http.get("/v1/models/parrot")).json()["tool_form"] == form
+    whole = (await post(service, chat(text, tools=TOOLS))).json()["choices"][0]
+    assert whole["finish_reason"] == "tool_calls"
+    assert whole["message"]["content"] is None
+    calls = whole["message"]["tool_calls"]
+    expected = [{"name": "weather", "arguments": ARGUMENTS}, {"name": "time", "arguments": "{}"}]
+    assert [call["function"] for call in calls] == expected
+    assert all(len(call["id"]) == (29 if form == "llama3" else 9) for call in calls)
+    streamed = events((await post(service, chat(text, tools=TOOLS, stream=True))).text)
+    deltas = [event["choices"][0]["delta"] for event in streamed[:-1]]
+    assert not any(delta.get("content") for delta in deltas)
+    told = [call for delta in deltas for call in delta.get("tool_calls", [])]
+    names = {call["index"]: call["function"]["name"] for call in told if "id" in call}
+    assert names == {0: "weather", 1: "time"}
+    assert "".join(call["function"]["arguments"] for call in told if call["index"] == 0) == ARGUMENTS
+    assert len(service.client.generates) == 2, "replies with calls are not kept"
+    plain = (await post(service, chat(CALL, tools=TOOLS))).json()["choices"][0]
+    assert plain["message"]["content"] == CALL, "the form of other models is text"
+
+
 async def test_each_choice_has_its_own_calls() -> None:
     reply = (await post(Service(), chat(CALL, tools=TOOLS, n=2))).json()
     first, second = (choice["message"]["tool_calls"][0] for choice in reply["choices"])

@@ -1,5 +1,6 @@
 """Grammars over the simulated decoder's vocabulary, and a decoder that keeps to them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +16,13 @@ from tests.unit.generation.simulated_decoder import VOCAB_SIZE, SimulatedDecoder
 END = VOCAB_SIZE - 1
 
 
-def ascii_tokenizer(end: str | None = "<|end|>") -> Tokenizer:
-    """A token for each printable ASCII character, for space and newline, and one that ends a text."""
+def ascii_tokenizer(end: str | None = "<|end|>", marks: Sequence[str] = ()) -> Tokenizer:
+    """A token for each printable ASCII character, for space and newline, one that ends a text, and marks."""
     characters = [*map(chr, range(0x21, 0x7F)), "\u0120", "\u010a"]
     backend = tokenizers.Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([end or "<|pad|>"])
+    backend.add_special_tokens([end or "<|pad|>", *marks])
     return Tokenizer(backend, eos_token=end)
 
 

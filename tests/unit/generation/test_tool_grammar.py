@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from carpool.errors import InvalidRequest
-from carpool.generation import Grammar, GrammarKind
+from carpool.generation import Grammar, GrammarCompiler, GrammarKind, GrammarSource
 from carpool.generation.grammar import Matcher, next_masks
 from carpool.generation.tool_grammar import MAX_CALLS
-from tests.unit.generation.grammars import END, TOKENIZER, compiled, ids
+from carpool.models.tokenizer import Tokenizer
+from carpool.models.tool_forms import HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, TOOL_FORMS, ToolForm
+from tests.unit.generation.grammars import END, TOKENIZER, ascii_tokenizer, ids
 
 CITY = {
     "type": "object",
@@ -22,21 +24,28 @@ WEATHER = {"name": "weather", "parameters": CITY}
 ANYTHING = {"name": "any", "parameters": {"type": "object"}}
 
 
-async def grammar(*functions: dict[str, Any], **fields: Any) -> Grammar:
+async def grammar(
+    *functions: dict[str, Any], form: ToolForm = HERMES, tokenizer: Tokenizer = TOKENIZER, **fields: Any
+) -> Grammar:
     rule = {"functions": functions, "required": False, "parallel": True, "answer": None, **fields}
-    return await compiled(GrammarKind.TOOL_CALLS, json.dumps(rule))
+    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size, num_threads=2, tool_form=form)
+    try:
+        return await compiler.compile(GrammarSource(GrammarKind.TOOL_CALLS, json.dumps(rule)))
+    finally:
+        compiler.close()
 
 
 def call(name: str = "weather", arguments: str = '{"city": "Rome"}') -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>'
 
 
-def follows(rules: Grammar, text: str) -> str:
+def follows(rules: Grammar, text: str, tokenizer: Tokenizer = TOKENIZER) -> str:
     """How much of a text may be drawn; with a full stop where it may also end there."""
     matcher = Matcher(rules)
-    for taken, token_id in enumerate(TOKENIZER.encode(text, add_special_tokens=False)):
+    token_ids = tokenizer.encode(text, add_special_tokens=False)
+    for taken, token_id in enumerate(token_ids):
         if token_id not in ids(next_masks([matcher])[0]):
-            return text[:taken]
+            return tokenizer.decode(token_ids[:taken], skip_special_tokens=False)
         matcher.advance(token_id)
     assert matcher.error is None
     may_end = matcher.finished or END in ids(next_masks([matcher])[0])
@@ -89,3 +98,81 @@ async def test_a_schema_that_cannot_be_kept_is_refused() -> None:
     impossible = {"name": "a", "parameters": {"type": "object", "not": {}}}
     with pytest.raises(InvalidRequest, match="Unimplemented keys"):
         await grammar(impossible, required=True)
+
+
+MARKED = {form: ascii_tokenizer(marks=form.marks) for form in TOOL_FORMS.values()}
+"""Tokenizers that have the marks of a form as special tokens."""
+
+
+def in_form(form: ToolForm, *names: str, arguments: str = '{"city": "Rome"}', bare: bool = False) -> str:
+    calls = [f"{name}{form.before_arguments}{arguments}{form.after_arguments}" for name in names]
+    opening = "" if bare else form.opening
+    return f"{opening}{form.first[0]}{form.next[0].join(calls)}{form.closing}"
+
+
+FORMS = [(form, tokenizer) for form, marked in MARKED.items() for tokenizer in (TOKENIZER, marked)]
+
+
+@pytest.mark.parametrize(("form", "tokenizer"), FORMS)
+async def test_in_every_form_with_and_without_tokens_for_its_marks(
+    form: ToolForm, tokenizer: Tokenizer
+) -> None:
+    one, two = in_form(form, "weather"), in_form(form, "weather", "any")
+    required = await grammar(WEATHER, ANYTHING, required=True, form=form, tokenizer=tokenizer)
+    single = await grammar(WEATHER, required=True, parallel=False, form=form, tokenizer=tokenizer)
+    free = await grammar(WEATHER, ANYTHING, form=form, tokenizer=tokenizer)
+    for text in (one, two):
+        assert follows(required, text, tokenizer) == f"{text}."
+        assert follows(free, text, tokenizer) == f"{text}."
+        assert follows(free, f"Let me look.\n{text}", tokenizer) == f"Let me look.\n{text}."
+        assert follows(free, f"{text} x", tokenizer) == text
+    assert follows(required, "Hello", tokenizer) == ""
+    assert follows(free, "Hello {[<", tokenizer) == "Hello {[<."
+    assert follows(single, one, tokenizer) == f"{one}."
+    assert follows(single, two, tokenizer) == one.removesuffix(form.closing)
+    bad = in_form(form, "weather", arguments='{"town": 1}')
+    assert follows(required, bad, tokenizer) == bad[: bad.index("town")]
+    other = in_form(form, "other")
+    assert follows(free, f"Ah {other}", tokenizer) == f"Ah {other[: other.index('other')]}"
+
+
+@pytest.mark.parametrize(("form", "tokenizer"), FORMS)
+async def test_in_every_form_beside_an_answer_of_a_schema(form: ToolForm, tokenizer: Tokenizer) -> None:
+    answer = {"type": "object", "properties": {"name": {"type": "string"}}, "additionalProperties": False}
+    rules = await grammar(WEATHER, answer=answer, form=form, tokenizer=tokenizer)
+    for text in ('{"name": "Ada"}', in_form(form, "weather")):
+        assert follows(rules, text, tokenizer) == f"{text}."
+    assert follows(rules, "Hello", tokenizer) == ""
+    bare = in_form(LLAMA3, "weather", bare=True)
+    assert follows(rules, bare, tokenizer) == '{"name": "weather"'
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, MARKED[LLAMA3]])
+async def test_llama3_begins_with_a_call_or_text(tokenizer: Tokenizer) -> None:
+    required = await grammar(WEATHER, ANYTHING, required=True, form=LLAMA3, tokenizer=tokenizer)
+    free = await grammar(WEATHER, ANYTHING, form=LLAMA3, tokenizer=tokenizer)
+    typed = '{"type": "function", "name": "any", "parameters": {}}'
+    for text in (in_form(LLAMA3, "weather", "any", bare=True), typed, f"{typed}; {typed}"):
+        assert follows(required, text, tokenizer) == f"{text}."
+        assert follows(free, text, tokenizer) == f"{text}."
+    assert follows(free, '{"answer": 1}', tokenizer) == '{"answer": 1}.'
+    assert follows(free, '{"name": "Ada"}', tokenizer) == '{"name": "'
+    assert follows(free, 'See {"name": "Ada"}', tokenizer) == 'See {"name": "Ada"}.'
+
+
+async def test_mistral_may_put_a_space_behind_its_mark() -> None:
+    rules = await grammar(WEATHER, form=MISTRAL, tokenizer=MARKED[MISTRAL])
+    spaced = in_form(MISTRAL, "weather").replace("[{", " [{")
+    assert follows(rules, spaced, MARKED[MISTRAL]) == f"{spaced}."
+
+
+async def test_marks_that_are_tokens_are_drawn_as_tokens() -> None:
+    tokenizer = MARKED[MISTRAL_ARGS]
+    rules = await grammar(WEATHER, required=True, form=MISTRAL_ARGS, tokenizer=tokenizer)
+    first = ids(next_masks([Matcher(rules)])[0])
+    assert [tokenizer.decode([id_], skip_special_tokens=False) for id_ in first] == ["[TOOL_CALLS]"]
+    free = await grammar(WEATHER, form=MISTRAL_ARGS, tokenizer=tokenizer)
+    allowed = ids(next_masks([Matcher(free)])[0])
+    assert first[0] in allowed
+    (args,) = tokenizer.encode("[ARGS]", add_special_tokens=False)
+    assert args not in allowed

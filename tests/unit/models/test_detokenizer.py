@@ -76,6 +76,16 @@ def test_valid_text_never_shows_a_replacement_character(text: str) -> None:
     assert sum("\ufffd" in piece for piece in pieces) == sum(character == "\ufffd" for character in text)
 
 
+def test_special_tokens_are_text_where_they_are_to_be_shown() -> None:
+    tokenizer = byte_level()
+    (end,) = tokenizer.special_ids
+    ids = [end, *b"hi", end]
+    assert IncrementalDetokenizer(tokenizer).push(ids) == "hi"
+    shown = tokenizer.special_ids_of(["<|end|>", "hi"])
+    assert shown == {"<|end|>": end}
+    assert IncrementalDetokenizer(tokenizer, shown.values()).push(ids) == "<|end|>hi<|end|>"
+
+
 def test_half_characters_are_held_back() -> None:
     detokenizer = IncrementalDetokenizer(BYTE_LEVEL)
     first, second, third, fourth = "\U0001f600".encode()

@@ -36,13 +36,13 @@ CHAT = ModelConfig(reference="pypi:echo-chat==1", name="echo", aliases=("parrot"
 EMBED = ModelConfig(reference="pypi:echo-embed==1", name="embed", options={"task": "embed"})
 
 
-def byte_tokenizer() -> Tokenizer:
-    """One token per byte; token 256 ends a text."""
+def byte_tokenizer(*marks: str) -> Tokenizer:
+    """One token per byte; token 256 ends a text, further special tokens follow."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = tokenizers.Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(["<|end|>"])
+    backend.add_special_tokens(["<|end|>", *marks])
     return Tokenizer(backend, eos_token="<|end|>")
 
 
@@ -71,9 +71,13 @@ class EchoModel(Tuned, GeneratingModel):
     """
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:
-        self.tokenizer = byte_tokenizer()
+        self.tokenizer = byte_tokenizer("[TOOL_CALLS]", "[INST]")
         self.description = Description(
-            task="generate", context_length=64, details={"kind": "echo"}, tokenizer=self.tokenizer.to_json()
+            task="generate",
+            context_length=64,
+            details={"kind": "echo"},
+            tokenizer=self.tokenizer.to_json(),
+            tool_form="mistral",
         )
         self.running: dict[tuple[int, int], list[int]] = {}
         self.going = _open_event()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from carpool.errors import (
     InvalidRequest,
@@ -42,6 +43,16 @@ async def test_logprobs_come_with_text_and_bytes() -> None:
     [logprob] = delta.logprobs
     assert (logprob.bytes_, logprob.text, logprob.logprob) == (b"\xc3", "\ufffd", -1.0)
     assert logprob.top == [(logprob.token_id, "\ufffd", b"\xc3", -1.0)]
+
+
+async def test_special_tokens_are_text_only_where_they_mark_calls() -> None:
+    text = "[INST]a[TOOL_CALLS]b"
+    calls = protocol.Grammar("tool_calls", "{}", "tools")
+    async with started() as (client, _):
+        assert client.resolve("echo").tool_form == "mistral"
+        with_tools = await client.generate(replace_struct(request(text), grammar=calls))
+        assert await read_all(with_tools) == ["a[TOOL_CALLS]b"]
+        assert await read_all(await client.generate(request(text))) == ["ab"]
 
 
 async def test_streams_share_steps_and_frames() -> None:

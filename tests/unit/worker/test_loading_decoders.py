@@ -43,9 +43,19 @@ async def test_every_architecture_becomes_a_generating_model(tmp_path: Path, nam
     assert (description.task, description.context_length) == ("generate", CONTEXT_LENGTH)
     assert description.details["architecture"] == DECODERS[name].architecture
     assert description.details["chat_template"] == "fallback"
+    assert description.tool_form == "hermes"
     assert description.memory_bytes > 8 << 20  # KV memory and the weights
     model.tune(Knobs(max_batch_size=600, weight=2.0))
     assert model.knobs == Knobs(600, 0.0, 2.0)
+    await model.close()
+
+
+async def test_the_chat_template_tells_the_form_of_tool_calls(tmp_path: Path) -> None:
+    directory = write(tmp_path / "m")
+    template = "{% if tools %}{{ tools }}{% endif %}[TOOL_CALLS]{{ messages }}"
+    (directory / "chat_template.jinja").write_text(template)
+    model = await load(directory)
+    assert model.description.tool_form == "mistral"
     await model.close()
 
 

@@ -1,21 +1,10 @@
-"""How tool calls are written in a model's text: the form of the Hermes and Qwen models.
-
-    <tool_call>
-    {"name": "get_weather", "arguments": {"city": "Paris"}}
-    </tool_call>
-
-A model whose own template does not teach this form is told of it in the system message.
-"""
+"""Tools for models whose own chat template does not teach them: told in the form of `tool_forms.hermes`."""
 
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-"""Around each call."""
-BEFORE_NAME, BEFORE_ARGUMENTS, AFTER_ARGUMENTS = '\n{"name": "', '", "arguments": ', "}\n"
-"""Within them, around the name and the arguments' JSON object."""
-BETWEEN_CALLS = "\n"
+from carpool.models.tool_forms import HERMES
 
 _INSTRUCTION = """# Tools
 
@@ -30,11 +19,6 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {{"name": <function-name>, "arguments": <args-json-object>}}
 </tool_call>"""  # noqa: E501  # to the letter as the Qwen models were trained on it
-
-
-def teaches_tool_calls(template: str) -> bool:
-    """Whether a chat template renders tools itself, in this form."""
-    return OPEN in template and "tools" in template
 
 
 def in_words(
@@ -73,6 +57,13 @@ def in_words(
 
 def _written(function: Mapping[str, Any]) -> str:
     arguments = json.dumps(function.get("arguments", {}), ensure_ascii=False)
-    return (
-        f"{OPEN}{BEFORE_NAME}{function.get('name', '')}{BEFORE_ARGUMENTS}{arguments}{AFTER_ARGUMENTS}{CLOSE}"
+    return "".join(
+        [
+            HERMES.opening,
+            HERMES.first[0],
+            function.get("name", ""),
+            HERMES.before_arguments,
+            arguments,
+            HERMES.after_arguments,
+        ]
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from carpool.models.tool_calls import in_words, teaches_tool_calls
+from carpool.models.tools_in_words import in_words
 
 WEATHER = {"type": "function", "function": {"name": "weather", "description": "It's 20 °C"}}
 USER = {"role": "user", "content": "Is it warm?"}
@@ -10,12 +10,6 @@ USER = {"role": "user", "content": "Is it warm?"}
 
 def call(name: str, **arguments: Any) -> dict[str, Any]:
     return {"id": "1", "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def test_which_templates_teach_the_form() -> None:
-    assert teaches_tool_calls("{% if tools %}... <tool_call> ...{% endif %}")
-    assert not teaches_tool_calls("{% for message in messages %}{{ message.content }}{% endfor %}")
-    assert not teaches_tool_calls('{% if tools %}Respond with {"name": ..., "parameters": ...}{% endif %}')
 
 
 def test_the_tools_join_the_system_message_or_are_one() -> None:
