@@ -1,16 +1,15 @@
 """What drawing the tokens of a step costs beside its forward pass: `python -m bench.sampling`.
 
 The starter model decodes a few steps with 32 streams, and the logits of each are drawn from with every
-combination of parameters, right after the forward pass, as the runtime does. Times are CPU time of the
-thread, steadier than wall time on a shared machine; a step's is divided by its threads. The row with a
-schema holds the masks' computation too.
+combination of parameters, right after the forward pass, as the runtime does. Both are measured in wall time
+and in CPU time of all threads; medians are reported. Part of the sampling is on one thread, so its share of a
+step's wall time is the larger one. The row with a schema holds the masks' computation too.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.inference_engine_report import write
 from carpool.generation import GrammarCompiler, GrammarKind, GrammarSource
@@ -31,6 +31,10 @@ from carpool.runtimes import sampling
 from carpool.runtimes.decoder import Sample, SamplingParams, StepBatch, StepResult
 from carpool.runtimes.openvino import decoder as openvino_decoder
 from carpool.runtimes.openvino.config import DecoderConfig
+from carpool.runtimes.selection import StrandStatistics
+
+Times = NDArray[np.float64]
+"""Wall and CPU milliseconds."""
 
 STREAMS = 32
 BLOCKS = 8
@@ -117,11 +121,11 @@ class Conversations:
             self.outputs[row].append(token_id)
 
 
-def measured(draw: Callable[[], object]) -> float:
-    """Wall milliseconds, as a part of it is on all threads."""
-    begin = time.perf_counter()
-    draw()
-    return (time.perf_counter() - begin) * 1e3
+def measured(work: Callable[[], object]) -> Times:
+    """Wall and CPU milliseconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return np.array([time.perf_counter() - wall, time.process_time() - cpu]) * 1e3
 
 
 def main() -> None:
@@ -134,53 +138,60 @@ def main() -> None:
     compiler = GrammarCompiler(streams.tokenizer, streams.decoder.spec.vocab_size, options.threads)
     grammar = asyncio.run(compiler.compile(GrammarSource(GrammarKind.JSON_SCHEMA, SCHEMA)))
     matchers = [Matcher(grammar) for _ in range(STREAMS)]
-    times: dict[str, list[float]] = {name: [] for name in [*COMBINATIONS, "0.7, top_p 0.9, JSON schema"]}
-    forward: list[float] = []
+    times: dict[str, list[Times]] = {name: [] for name in [*COMBINATIONS, "0.7, top_p 0.9, JSON schema"]}
+    forward: list[Times] = []
+    own: list[Times] = []
 
     def instrumented(
-        logits: sampling.Floats, samples: list[Sample], weigh: sampling.Exponentials
+        logits: sampling.Floats, samples: list[Sample], statistics: StrandStatistics
     ) -> StepResult:
+        results: list[StepResult] = []
+
+        def draw(samples: list[Sample]) -> Times:
+            return measured(lambda: results.append(sampling.sample(logits, samples, statistics)))
+
         if len(samples) == STREAMS:
             for name, params in COMBINATIONS.items():
-                rows = streams.samples(params)
-                times[name].append(measured(lambda rows=rows: sampling.sample(logits, rows, weigh)))  # type: ignore[misc]
+                times[name].append(draw(streams.samples(params)))
 
             def constrained() -> None:
                 rows = [
                     replace(each, allowed=mask)
                     for each, mask in zip(streams.samples(CHAT), next_masks(matchers), strict=True)
                 ]
-                drawn = sampling.sample(logits, rows, weigh).token_ids
+                drawn = sampling.sample(logits, rows, statistics).token_ids
                 for number, (matcher, token_id) in enumerate(zip(matchers, drawn, strict=True)):
                     matcher.advance(token_id)
                     if matcher.finished:
                         matchers[number] = Matcher(grammar)
 
             times["0.7, top_p 0.9, JSON schema"].append(measured(constrained))
-        return sampling.sample(logits, samples, weigh)
+        own.append(draw(samples))
+        return results[-1]
 
     openvino_decoder.sample = instrumented  # type: ignore[assignment]
     for _ in range(options.steps):
-        spent_before = sum(map(sum, times.values()))
-        begin = time.process_time()
-        streams.step()
-        spent = sum(map(sum, times.values())) - spent_before
-        forward.append(((time.process_time() - begin) * 1e3 - spent) / options.threads)
-    step_ms = statistics.median(forward)
-    rows = [
-        {
-            "parameters": name,
-            "CPU ms per step": statistics.median(found),
-            "share of a step (%)": 100 * statistics.median(found) / step_ms,
-        }
-        for name, found in times.items()
-    ]
+        whole = measured(streams.step)
+        forward.append(whole - own[-1] - sum(found[-1] for found in times.values()))
+    step = np.median(forward, axis=0)
+    rows = []
+    for name, found in times.items():
+        wall, cpu = np.median(found, axis=0)
+        rows.append(
+            {
+                "parameters": name,
+                "wall ms per step": wall,
+                "share of a step's wall time (%)": 100 * wall / step[0],
+                "CPU ms per step": cpu,
+                "share of a step's CPU time (%)": 100 * cpu / step[1],
+            }
+        )
     write(
         "sampling",
         rows,
         f"{STREAMS} streams, {streams.decoder.spec.vocab_size:,} logits each; weights as "
-        f"{streams.decoder.weights}, {options.threads} threads; the forward pass takes {step_ms:.1f} ms of "
-        "CPU time per thread.",
+        f"{streams.decoder.weights}, {options.threads} threads; the forward pass "
+        f"takes {step[0]:.1f} ms, {step[1]:.1f} ms of CPU time.",
     )
 
 

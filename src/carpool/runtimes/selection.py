@@ -1,126 +1,146 @@
 """Finding the few that matter in long rows of numbers, many rows at once, without sorting any.
 
-Rows are float32 [n, size]. What is found in a row does not depend on the other rows. A row is first looked at
-in strands: every s-th element, where s is the number of strands of 64 in it, because columns are what NumPy
-reduces with vector instructions. The elements left over come after, each as a strand of its own.
+A row is looked at in strands of neighbours, whose statistics tell which of them are worth looking into. What
+is found in a row does not depend on the other rows.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_STRAND = 64
+STRAND = 128
 """Elements of a strand."""
-_FEW = 4096
-"""Elements of a row that are summed up one after the other."""
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ids = NDArray[np.intp]
 
-
-def rows_of(rows: Floats, wanted: Sequence[int]) -> Floats:
-    """Some of the rows, in ascending order; not copied if it is all of them."""
-    return rows if len(wanted) == len(rows) else rows[list(wanted)]
-
-
-def strand_maxima(rows: Floats) -> Floats:
-    """The largest element of each strand, [n, strands]."""
-    return _reduced(np.maximum, rows)
+StrandStatistics = Callable[[Floats, Floats], tuple[Floats, Floats]]
+"""From rows [n, whole strands] and factors [n]: of each strand the largest element and the sum of the weights
+exp((element - the row's largest) * factor), both float32 [n, strands]. A row's do not depend on the other
+rows. The next call may overwrite the results."""
 
 
-def above(rows: Floats, floors: Floats) -> list[Ids]:
-    """Indices of each row's elements that are not below the row's floor, ascending."""
-    return _by_row(np.flatnonzero(rows >= floors[:, None]), rows)
+def strand_statistics(rows: Floats, factors: Floats) -> tuple[Floats, Floats]:
+    """See `StrandStatistics`."""
+    maxima = in_strands(rows).max(axis=2)
+    return maxima, in_strands(weigh(rows, maxima.max(axis=1), factors)).sum(axis=2)
 
 
-def _by_row(places: Ids, rows: Floats) -> list[Ids]:
-    """Ascending places in all of `rows` to those in each."""
-    count, size = rows.shape
-    ends = np.searchsorted(places, size * np.arange(1, count + 1))
-    return [ids - size * row for row, ids in enumerate(np.split(places, ends[:-1]))]
+def weigh(elements: Floats, highest: Floats, factors: Floats) -> Floats:
+    """The weights of elements [n, any], of rows whose largest are `highest` [n]."""
+    weights: Floats = elements - highest[:, None]
+    weights *= factors[:, None]
+    return np.exp(weights, out=weights)
 
 
-def largest(rows: Floats, counts: Sequence[int], maxima: Floats) -> list[Ids]:
-    """Indices of the `counts[i]` largest elements of row i, largest first, of equals the lower index first.
+def whole_strands(rows: Floats) -> Floats:
+    """The rows with -inf at their ends up to a multiple of a strand's length."""
+    missing = -rows.shape[1] % STRAND
+    return np.pad(rows, ((0, 0), (0, missing)), constant_values=-np.inf) if missing else rows
 
-    The count-th largest of the strands' maxima is a floor under the count-th largest element, so only
-    elements above it are sorted, and only strands that have some are searched.
+
+def in_strands(rows: Floats) -> Floats:
+    """The same as [n, strands, elements]; a view."""
+    return rows.reshape(len(rows), -1, STRAND)
+
+
+@dataclass(frozen=True, slots=True)
+class Strands:
+    """Some rows and the statistics of their strands."""
+
+    elements: Floats
+    """[all, size], these rows among others."""
+    rows: Ids
+    """[n] Which these are."""
+    factors: Floats
+    """[n]"""
+    maxima: Floats
+    """[n, strands]"""
+    sums: Floats
+    """[n, strands]"""
+
+    @classmethod
+    def of_all(cls, rows: Floats, factors: Floats, statistics: StrandStatistics) -> "Strands":
+        """Whole rows [n, whole strands]. They and what `statistics` returns are not copied."""
+        return cls(rows, np.arange(len(rows)), factors, *statistics(rows, factors))
+
+    @property
+    def highest(self) -> Floats:
+        """[n] The largest element of each row."""
+        highest: Floats = self.maxima.max(axis=1)
+        return highest
+
+    def of(self, which: Sequence[int] | Ids) -> "Strands":
+        """Some of the rows."""
+        return Strands(
+            self.elements, self.rows[which], self.factors[which], self.maxima[which], self.sums[which]
+        )
+
+
+def ranked(maxima: Floats, ranks: Sequence[int] | Ids) -> Floats:
+    """The `ranks[i]`-th largest of row i's strands' maxima [n, strands].
+
+    A floor for the row's `ranks[i]` largest elements: they are not below it. For rank 0 it is infinity, for
+    one beyond the strands it is below any element but -inf.
     """
-    ascending = np.sort(maxima, axis=1)
-    floors = np.array(
-        [
-            np.inf if count == 0 else -np.inf if count > len(each) else each[len(each) - count]
-            for each, count in zip(ascending, counts, strict=True)
-        ],
-        np.float32,
-    )
-    found = []
-    for row, ids, count in zip(rows, _above_in_strands(rows, floors, maxima), counts, strict=True):
-        order: Ids = ids[np.argsort(-row[ids], kind="stable")[:count]]
-        found.append(order)
-    return found
+    count = maxima.shape[1]
+    places = count - np.asarray(ranks)
+    floors: Floats = np.sort(maxima, axis=1)[np.arange(len(maxima)), np.clip(places, 0, count - 1)]
+    floors[places < 0] = np.finfo(np.float32).min
+    floors[places == count] = np.inf
+    return floors
 
 
-def _above_in_strands(rows: Floats, floors: Floats, maxima: Floats) -> list[Ids]:
-    """As `above`, faster where few strands have such elements."""
-    count, size = rows.shape
-    strands = size // _STRAND
-    of_row, strand = np.nonzero(maxima[:, :strands] >= floors[:, None])
-    if 4 * len(of_row) > count * strands:
-        return above(rows, floors)
-    even = strands * _STRAND
-    searched = rows[:, :even].reshape(count, _STRAND, strands)[of_row, :, strand]
-    which, place = np.nonzero(searched >= floors[of_row, None])
-    left_row, left_place = np.nonzero(rows[:, even:] >= floors[:, None])
-    places = np.concatenate(
-        [size * of_row[which] + place * strands + strand[which], size * left_row + even + left_place]
-    )
-    return _by_row(np.sort(places), rows)
+class Found(NamedTuple):
+    """Some elements of each row, one row's after the other's, and in a row ascending in their places."""
+
+    rows: Ids
+    """[found]"""
+    places: Ids
+    """[found]"""
+    elements: Floats
+    """[found]"""
+    ends: Ids
+    """[n] Where in these a row's end."""
 
 
-def drawn(weights: Floats, fraction: float) -> int:
-    """Where the running sum of weights [size] first exceeds a fraction (below 1) of their sum; never a zero.
+def above(strands: Strands, floors: Floats) -> Found:
+    """Each row's elements that are not below its floor. Only strands that have some are looked into."""
+    of_row, strand = _true_in(strands.maxima >= floors[:, None])
+    inside = in_strands(strands.elements)[strands.rows[of_row], strand]
+    which = np.flatnonzero(inside >= floors[of_row, None])
+    cell = which // STRAND
+    rows = of_row[cell]
+    places = strand[cell] * STRAND + which % STRAND
+    return Found(rows, places, inside.ravel()[which], np.searchsorted(rows, np.arange(1, len(floors) + 1)))
 
-    The inverse of the distribution function.
+
+def _true_in(mask: NDArray[np.bool_]) -> tuple[Ids, Ids]:
+    """What `np.nonzero` finds in two dimensions, faster."""
+    row, column = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return row, column
+
+
+def drawn(weights: Floats, fractions: Doubles) -> tuple[Ids, Doubles]:
+    """Where each row's running sum first exceeds a fraction (below 1) of its sum: never at a zero.
+
+    The inverse of the distribution function. With it, which fraction of the weight there was needed.
     """
-    reached = weights.cumsum(dtype=np.float64)
-    return int(reached.searchsorted(_target(fraction, reached[-1]), side="right"))
+    reached = np.cumsum(weights, axis=1, dtype=np.float64)
+    targets = np.minimum(fractions * reached[:, -1], np.nextafter(reached[:, -1], 0))
+    places = (reached > targets[:, None]).argmax(axis=1)
+    here = np.arange(len(weights)), places
+    needed = 1 - (reached[here] - targets) / weights[here]
+    return places, np.clip(needed, 0, np.nextafter(1, 0))
 
 
-def drawn_from_long(weights: Floats, fractions: Sequence[float]) -> list[int]:
-    """As `drawn` for many rows; where these are long, with the elements in the order of their strands."""
-    if weights.shape[1] <= _FEW:
-        return [drawn(row, fraction) for row, fraction in zip(weights, fractions, strict=True)]
-    reached = np.cumsum(_reduced(np.add, weights), axis=1, dtype=np.float64)
-    found = []
-    for row, sums, fraction in zip(weights, reached, fractions, strict=True):
-        target = _target(fraction, sums[-1])
-        strand = int(sums.searchsorted(target, side="right"))
-        found.append(_in_strand(row, strand, target - (sums[strand - 1] if strand else 0.0)))
-    return found
-
-
-def _target(fraction: float, total: np.float64) -> float:
-    return min(fraction * float(total), math.nextafter(total, 0))
-
-
-def _in_strand(weights: Floats, strand: int, target: float) -> int:
-    strands = len(weights) // _STRAND
-    if strand >= strands:
-        return strands * _STRAND + strand - strands
-    within = weights[strand : strands * _STRAND : strands]
-    place = int(np.searchsorted(np.cumsum(within, dtype=np.float64), target, side="right"))
-    if place == _STRAND:  # rounding: the strand's own sum was a trifle larger
-        place = int(np.flatnonzero(within)[-1])
-    return strand + place * strands
-
-
-def _reduced(operation: np.ufunc, rows: Floats) -> Floats:
-    """`operation` over each strand, [n, strands]."""
-    count, size = rows.shape
-    strands = size // _STRAND
-    even = strands * _STRAND
-    reduced: Floats = operation.reduce(rows[:, :even].reshape(count, _STRAND, strands), axis=1)
-    return reduced if even == size else np.concatenate([reduced, rows[:, even:]], axis=1)
+def drawn_in_strands(strands: Strands, fractions: Doubles) -> Ids:
+    """A place in each row, by the weights of all its elements."""
+    strand, rest = drawn(strands.sums, fractions)
+    inside = in_strands(strands.elements)[strands.rows, strand]
+    place, _ = drawn(weigh(inside, strands.highest, strands.factors), rest)
+    return strand * STRAND + place

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
+from carpool.runtimes.candidates import candidates
 from carpool.runtimes.decoder import Sample, SamplingParams
-from carpool.runtimes.sampling import candidates, processed, sample, token_logprobs, uniform
-from carpool.runtimes.selection import largest, strand_maxima
+from carpool.runtimes.logits_processing import Changes, process
+from carpool.runtimes.sampling import sample, token_logprobs, uniform
+from carpool.runtimes.selection import Strands, above, ranked, strand_statistics, whole_strands
 
 VOCAB_SIZES = st.sampled_from([1, 2, 63, 64, 65, 1500])
 Floats = NDArray[np.float32]
@@ -62,12 +64,27 @@ def reachable(distribution: dict[int, float]) -> set[int]:
     return {token for token, probability in distribution.items() if probability > 1e-12}
 
 
+def strands_of(row: Floats, temperature: float = 1) -> Strands:
+    """One row with its statistics."""
+    return Strands.of_all(
+        whole_strands(row[None]), np.array([1 / temperature], np.float32), strand_statistics
+    )
+
+
+def candidates_of(row: Floats, params: SamplingParams) -> dict[int, float]:
+    """The tokens that are left for one row, with their weights."""
+    [(ids, weights, left)] = candidates(strands_of(row, params.temperature), [params])
+    order = np.argsort(-weights, kind="stable")[: len(left)]
+    np.testing.assert_array_equal(weights[order], left)
+    return dict(zip(ids[order].tolist(), left.tolist(), strict=True))
+
+
 @given(rows(), PARAMS)
 @settings(deadline=None, max_examples=300)
 def test_the_candidates_are_those_of_the_definition(row: Floats, params: SamplingParams) -> None:
-    [(ids, weights)] = candidates(row[None], [params])
-    total = float(weights.sum(dtype=np.float64))
-    found = {token: float(weight) / total for token, weight in zip(ids.tolist(), weights, strict=True)}
+    weights = candidates_of(row, params)
+    total = math.fsum(weights.values())
+    found = {token: weight / total for token, weight in weights.items()}
     expected = naive_distribution(row, params)
     shorter, longer = sorted((reachable(found), reachable(expected)), key=len)
     assert shorter <= longer
@@ -79,9 +96,15 @@ def test_the_candidates_are_those_of_the_definition(row: Floats, params: Samplin
 
 @given(rows(), st.sampled_from([0, 1, 3, 64, 600]))
 @settings(deadline=None)
-def test_largest_sorts_the_beginning_stably(row: Floats, count: int) -> None:
-    [found] = largest(row[None], [count], strand_maxima(row[None]))
-    assert found.tolist() == np.argsort(-row, kind="stable")[:count].tolist()
+def test_above_the_floor_of_a_rank_are_at_least_as_many(row: Floats, count: int) -> None:
+    strands = strands_of(row)
+    [floor] = floors = ranked(strands.maxima, [count])
+    found = above(strands, floors)
+    expected = np.flatnonzero(row >= floor)
+    assert len(expected) >= min(count, len(row))
+    there = found.elements > -np.inf
+    assert found.places[there].tolist() == expected.tolist()
+    np.testing.assert_array_equal(found.elements[there], row[expected])
 
 
 def draws(row: Floats, params: SamplingParams, count: int) -> Counter[int]:
@@ -141,9 +164,9 @@ def test_a_tiny_temperature_is_greedy() -> None:
 def test_penalties_are_those_of_their_papers() -> None:
     row = np.array([2.0, -2.0, 1.0, 4.0, 0.0], np.float32)
     params = SamplingParams(repetition_penalty=2, frequency_penalty=0.5, presence_penalty=0.25)
-    ids, found = processed(row, Sample(0, params, [0, 1, 0], [3, 3]))
-    assert ids is None
-    np.testing.assert_allclose(found, [1.0, -4.0, 1.0, 4 / 2 - 2 * 0.5 - 0.25, 0.0])
+    with Changes() as changes:
+        assert process(row, Sample(0, params, [0, 1, 0], [3, 3]), changes) is None
+        np.testing.assert_allclose(row, [1.0, -4.0, 1.0, 4 / 2 - 2 * 0.5 - 0.25, 0.0])
     np.testing.assert_array_equal(row, [2, -2, 1, 4, 0])
 
 
@@ -152,9 +175,11 @@ def test_bias_bans_and_grammar() -> None:
     mask = np.array([0b1011, 0b10000000], np.uint32)  # tokens 0, 1, 3 and 39
     params = SamplingParams(temperature=0, logit_bias={3: 2.0, 39: 5.0, 7: 100.0})
     each = Sample(0, params, (), (), banned_ids=[39], allowed=mask)
-    ids, found = processed(row, each)
-    assert ids is not None
-    assert ids[np.isfinite(found)].tolist() == [0, 1, 3]
+    with Changes() as changes:
+        ids = process(row, each, changes)
+        assert ids is not None
+        assert ids[np.isfinite(row[ids])].tolist() == [0, 1, 3]
+    assert not row.any()
     assert sample(row[None], [each]).token_ids == [3]
 
 
@@ -174,7 +199,7 @@ def test_a_grammar_that_allows_nothing_is_an_error() -> None:
 @settings(deadline=None)
 def test_logprobs_are_those_of_the_unprocessed_logits(row: Floats, top: int) -> None:
     expected = row - row.max() - np.log(np.exp(row.astype(np.float64) - row.max()).sum())
-    [found] = token_logprobs(row[None], [len(row) - 1], [top])
+    [found] = token_logprobs(strands_of(row), [len(row) - 1], [top])
     assert found.logprob == pytest.approx(expected[-1], abs=1e-4)
     assert [token for token, _ in found.top] == np.argsort(-row, kind="stable")[:top].tolist()
     assert all(logprob == pytest.approx(expected[token], abs=1e-4) for token, logprob in found.top)
@@ -249,7 +274,8 @@ def test_draws_under_a_grammar_follow_its_distribution(keep: list[int]) -> None:
 def test_a_wide_nucleus_is_found_too(share: float) -> None:
     """Thousands of tokens, some of them equal: far beyond the nuclei that are looked for first."""
     row = np.round(np.random.default_rng(2).normal(0, 0.5, 20_000), 2).astype(np.float32)
-    [(ids, weights)] = candidates(row[None], [SamplingParams(top_p=share)])
+    found = candidates_of(row, SamplingParams(top_p=share))
+    ids, weights = np.array([*found]), [*found.values()]
     expected = naive_distribution(row, SamplingParams(top_p=share))
     assert len(ids) > 1000
     assert abs(len(ids) - len(expected)) <= 20

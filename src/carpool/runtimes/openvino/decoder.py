@@ -14,7 +14,6 @@ from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBa
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
 from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
-from carpool.runtimes.openvino.exponentials import GraphExponentials
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
 from carpool.runtimes.openvino.llama import Llama
@@ -22,7 +21,9 @@ from carpool.runtimes.openvino.mistral import Mistral
 from carpool.runtimes.openvino.padding import without_lone_row
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
-from carpool.runtimes.sampling import Exponentials, sample
+from carpool.runtimes.openvino.strand_statistics import GraphStatistics
+from carpool.runtimes.sampling import sample
+from carpool.runtimes.selection import StrandStatistics
 from carpool.runtimes.step_check import check_batch
 
 OnProgress = Callable[[str, float], object]
@@ -71,7 +72,7 @@ def load_decoder(
         vocab_size=graph.vocab_size,
         context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
-        weigh=GraphExponentials(graph.vocab_size, num_threads=num_threads),
+        statistics=GraphStatistics(graph.vocab_size, num_threads=num_threads),
     )
     report("ready", 1.0)
     return decoder
@@ -142,9 +143,9 @@ class OpenVinoDecoder:
         vocab_size: int,
         context_length: int,
         kv_cache_bytes: int,
-        weigh: Exponentials,
+        statistics: StrandStatistics,
     ) -> None:
-        self._weigh = weigh
+        self._statistics = statistics
         self.weights = weights
         """How they are held; never AUTO."""
         caches = [port for port in compiled.inputs if "_cache." in port.any_name]
@@ -201,7 +202,7 @@ class OpenVinoDecoder:
         for name, array in inputs.items():
             self._request.set_tensor(name, ov.Tensor(np.asarray(array)))
         self._request.start_async()
-        self._last = _Step(self._request, samples, self._weigh)
+        self._last = _Step(self._request, samples, self._statistics)
         return self._last
 
     def close(self) -> None:
@@ -223,9 +224,11 @@ class OpenVinoDecoder:
 class _Step:
     """A step of the inference request; implements `StepHandle`."""
 
-    def __init__(self, request: ov.InferRequest, samples: Sequence[Sample], weigh: Exponentials) -> None:
+    def __init__(
+        self, request: ov.InferRequest, samples: Sequence[Sample], statistics: StrandStatistics
+    ) -> None:
         self._request = request
-        self._weigh = weigh
+        self._statistics = statistics
         self._samples = samples
         self._outcome: StepResult | Exception | None = None
 
@@ -235,7 +238,7 @@ class _Step:
             try:
                 self._request.wait()
                 logits = self._request.get_output_tensor(0).data
-                self._outcome = sample(logits[: len(self._samples)], self._samples, self._weigh)
+                self._outcome = sample(logits[: len(self._samples)], self._samples, self._statistics)
             except Exception as error:
                 self._outcome = error
         return self._outcome
