@@ -1,8 +1,10 @@
 """One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+import types
+from collections.abc import Awaitable, Generator, Iterator
 from types import TracebackType
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -36,6 +38,10 @@ class Exchange:
         """Whether all of the reply went out."""
         self.receive = receive
         self._send = send
+        self._held: list[bytes] = []
+        """What was pushed while the client was slow."""
+        self._pushing: asyncio.Task[None] | None = None
+        """Sends it."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a request header; `name` in lower case."""
@@ -81,8 +87,26 @@ class Exchange:
         """Send a part of the body, which may be empty; more follow."""
         return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def push(self, data: bytes) -> None:
+        """`write` from a callback. What the client is too slow for is held, and leaves a little later."""
+        if self._pushing is not None:
+            self._held.append(data)
+            return
+        sending = _begun(self.write(data))
+        if sending is not None:
+            self._pushing = asyncio.create_task(self._push_on(sending))
+
+    async def _push_on(self, sending: Awaitable[None]) -> None:
+        await sending
+        while self._held:
+            data, self._held = b"".join(self._held), []
+            await self.write(data)
+        self._pushing = None
+
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
+        if self._pushing is not None:
+            await self._pushing
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
@@ -104,6 +128,22 @@ class Exchange:
             await asyncio.sleep(0)
             part, following = following, next(slices, None)
         await self.finish(part)
+
+
+def _begun(awaitable: Awaitable[None]) -> Awaitable[None] | None:
+    """Go as far as it goes without waiting, and without a task; what is left of it, if anything."""
+    steps = awaitable.__await__()
+    try:
+        waits_for = next(steps)
+    except StopIteration:
+        return None
+    return _rest(waits_for, steps)
+
+
+@types.coroutine
+def _rest(waits_for: Any, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
+    yield waits_for
+    yield from steps
 
 
 class Attendance(TimeLimit):
