@@ -77,6 +77,9 @@ class TextRoute(ABC):
             request: SamplingFields = self.reader.read(body)
             request.check()
             state = self._services.client.resolve(request.model)
+            if (self._services.cache is None or state.cache == "off") and state.task == "generate":
+                # No answer can be at hand, so a full model refuses before anything else is done.
+                self._services.client.check_room(state.name, request.n or 1)
             asked = Asked(self._services, exchange, request, state)
             try:
                 async with exchange.attended():
