@@ -1,10 +1,9 @@
 """One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
 
 import asyncio
-import types
 from collections.abc import Awaitable, Generator, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,8 +19,32 @@ EVENT_STREAM: Headers = [
 ]
 
 
+Result = TypeVar("Result")
+
+
 class ClientDisconnected(Exception):
     """Nobody is there to take the reply."""
+
+
+class _Begun(Generic[Result]):
+    """An awaitable that went as far as it goes without waiting; it is awaited for the rest."""
+
+    def __init__(self, awaitable: Awaitable[Result]) -> None:
+        self._steps = awaitable.__await__()
+        self.ended = False
+        """Whether there is no rest."""
+        try:
+            self._waits_for = next(self._steps)
+        except StopIteration as end:
+            self.ended = True
+            self._result: Result = end.value
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        if not self.ended:
+            yield self._waits_for
+            self._result = yield from self._steps
+            self.ended = True
+        return self._result
 
 
 class Exchange:
@@ -54,19 +77,25 @@ class Exchange:
         for a body that does not end, and `ClientDisconnected`.
         """
         announced = self.header(b"content-length")
-        size = int(announced) if announced is not None and announced.isdigit() else 0
-        chunks: list[bytes] = []
-        received = 0
-        more = size <= max_bytes
+        reading = _Begun(self._read(int(announced) if announced and announced.isdigit() else 0, max_bytes))
+        if reading.ended:  # mostly all of it is there already
+            return await reading
         async with TimeLimit(self.deadline, "The body did not come"):
-            while more:
-                message = await self.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                chunks.append(message.get("body", b""))
-                received += len(chunks[-1])
-                more = message.get("more_body", False) and received <= max_bytes
-        if max(size, received) > max_bytes:
+            return await reading
+
+    async def _read(self, announced: int, max_bytes: int) -> bytes:
+        chunks: list[bytes] = []
+        size, more = announced, announced <= max_bytes
+        received = 0
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunks.append(message.get("body", b""))
+            received += len(chunks[-1])
+            size = max(size, received)
+            more = message.get("more_body", False) and size <= max_bytes
+        if size > max_bytes:
             raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes (gateway.max_body_bytes).")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -92,8 +121,8 @@ class Exchange:
         if self._pushing is not None:
             self._held.append(data)
             return
-        sending = _begun(self.write(data))
-        if sending is not None:
+        sending = _Begun(self.write(data))
+        if not sending.ended:
             self._pushing = asyncio.create_task(self._push_on(sending))
 
     async def _push_on(self, sending: Awaitable[None]) -> None:
@@ -128,22 +157,6 @@ class Exchange:
             await asyncio.sleep(0)
             part, following = following, next(slices, None)
         await self.finish(part)
-
-
-def _begun(awaitable: Awaitable[None]) -> Awaitable[None] | None:
-    """Go as far as it goes without waiting, and without a task; what is left of it, if anything."""
-    steps = awaitable.__await__()
-    try:
-        waits_for = next(steps)
-    except StopIteration:
-        return None
-    return _rest(waits_for, steps)
-
-
-@types.coroutine
-def _rest(waits_for: Any, steps: Generator[Any, Any, None]) -> Generator[Any, Any, None]:
-    yield waits_for
-    yield from steps
 
 
 class Attendance(TimeLimit):
