@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from carpool.errors import PayloadTooLarge
 from carpool.gateway.call import Call, Headers, header
@@ -27,24 +27,33 @@ class ClientDisconnected(Exception):
 
 
 class _Begun(Generic[Result]):
-    """An awaitable that went as far as it goes without waiting; it is awaited for the rest."""
+    """An awaitable that went as far as it goes without waiting; it is awaited for the rest, or stepped."""
+
+    result: Result
+    """Once it has `ended`."""
 
     def __init__(self, awaitable: Awaitable[Result]) -> None:
-        self._steps = awaitable.__await__()
         self.ended = False
-        """Whether there is no rest."""
+        self._steps = awaitable.__await__()
+        self.step()
+
+    def step(self) -> None:
+        """Go on, when what it waited for is there."""
         try:
-            self._waits_for = next(self._steps)
+            self.waits_for = next(self._steps)
         except StopIteration as end:
-            self.ended = True
-            self._result: Result = end.value
+            self.ended, self.result = True, end.value
 
     def __await__(self) -> Generator[Any, Any, Result]:
         if not self.ended:
-            yield self._waits_for
-            self._result = yield from self._steps
+            yield self.waits_for
+            self.result = yield from self._steps
             self.ended = True
-        return self._result
+        return self.result
+
+    def close(self) -> None:
+        """Leave the rest undone."""
+        self._steps.close()
 
 
 class Exchange:
@@ -79,7 +88,7 @@ class Exchange:
         announced = self.header(b"content-length")
         reading = _Begun(self._read(int(announced) if announced and announced.isdigit() else 0, max_bytes))
         if reading.ended:  # mostly all of it is there already
-            return await reading
+            return reading.result
         async with TimeLimit(self.deadline, "The body did not come"):
             return await reading
 
@@ -166,27 +175,36 @@ class Attendance(TimeLimit):
         super().__init__(exchange.deadline, "The request was not answered")
         self._exchange = exchange
         self._start: asyncio.Handle | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._receiving: _Begun[Message] | None = None
+        self._over = False
 
     async def __aenter__(self) -> None:
         await super().__aenter__()
-        # In the loop's next turn: what is refused at once needs no watcher.
-        self._start = asyncio.get_running_loop().call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
+        # In the loop's next turn: what is refused at once needs no watch.
+        self._start = asyncio.get_running_loop().call_soon(self._watch)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._over = True
+        if self._receiving is not None:
+            self._receiving.close()
         elif self._start is not None:
             self._start.cancel()
         await super().__aexit__(kind, error, trace)
 
-    async def _watch(self) -> None:
-        while (await self._exchange.receive())["type"] != "http.disconnect":
-            pass
-        if not self._exchange.finished:  # servers also say so when the reply is complete
-            self.end(ClientDisconnected())
+    def _watch(self, _: object = None) -> None:
+        """Look at what the client sends. Called back for more, since a task costs more."""
+        if self._over:
+            return
+        if self._receiving is None:
+            self._receiving = _Begun(self._exchange.receive())
+        else:
+            self._receiving.step()
+        while self._receiving.ended:
+            if self._receiving.result["type"] == "http.disconnect":
+                if not self._exchange.finished:  # servers also say so when the reply is complete
+                    self.end(ClientDisconnected())
+                return
+            self._receiving = _Begun(self._exchange.receive())
+        self._receiving.waits_for.add_done_callback(self._watch)
