@@ -34,15 +34,15 @@ class Instrument(msgspec.Struct):
     help: str
     bounds: tuple[float, ...] = ()
     series: dict[Labels, Series] = msgspec.field(default_factory=dict)
-    _as_given: dict[Labels, Series] = msgspec.field(default_factory=dict)
-    """The same by labels in the order in which a caller names them: spares sorting them each time."""
+    _as_given: dict[tuple[str, ...], Series] = msgspec.field(default_factory=dict)
+    """The same by names and values of labels as a caller gives them: spares sorting them each time."""
 
     def labelled(self, labels: Mapping[str, str]) -> Series:
         """The series with these labels, made on first use."""
-        given = tuple(labels.items())
+        given = (*labels, *labels.values())
         series = self._as_given.get(given)
         if series is None:
-            series = self._as_given[given] = self._sorted(given)
+            series = self._as_given[given] = self._sorted(tuple(labels.items()))
         return series
 
     def _sorted(self, labels: Labels) -> Series:

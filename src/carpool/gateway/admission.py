@@ -1,9 +1,8 @@
 """A bounded number of places for requests to models: beyond it, an honest refusal before any work."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from carpool.errors import Overloaded
+from carpool.errors import Overloaded, RateLimited
 from carpool.gateway.config import KeyConfig
 from carpool.gateway.key_limits import KeyLimits
 
@@ -17,24 +16,44 @@ class Admission:
         self.taken = 0
         """Requests inside now."""
 
-    @contextmanager
-    def place(self, key: str) -> Iterator[None]:
-        """A place for the length of the block, for a request with the key of this name.
+    def place(self, key: str) -> "Place":
+        """A place for the length of a `with` block, for a request with the key of this name.
 
-        Raises `Overloaded` when all places are taken, `RateLimited` beyond the key's own limits.
+        Entering it raises `Overloaded` when all places are taken, `RateLimited` beyond the key's own limits.
         """
+        return Place(self, self._keys.get(key))
+
+    def enter(self) -> None:
+        """Take one. Raises `Overloaded`."""
         if self.taken >= self._places:
             raise Overloaded(
                 f"All {self._places} places of the server are taken (gateway.max_concurrent_requests).",
                 retry_after_s=1,
             )
-        limits = self._keys.get(key)
-        if limits is not None:
-            limits.enter()
         self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
-            if limits is not None:
-                limits.leave()
+
+    def leave(self) -> None:
+        """Give it back."""
+        self.taken -= 1
+
+
+class Place:
+    """What `Admission.place` gives."""
+
+    def __init__(self, admission: Admission, limits: KeyLimits | None) -> None:
+        self._admission = admission
+        self._limits = limits
+
+    def __enter__(self) -> None:
+        self._admission.enter()
+        if self._limits is not None:
+            try:
+                self._limits.enter()
+            except RateLimited:
+                self._admission.leave()
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.leave()
+        if self._limits is not None:
+            self._limits.leave()

@@ -2,9 +2,9 @@
 
 import re
 import time
-from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
 from starlette.types import Scope
 
 from carpool.cache.config import Mode
@@ -15,14 +15,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _random = Random()  # noqa: S311  # ids are to differ, not to be secret, and the system's source is a call away
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One HTTP request: who asks, where it went, how it ended."""
 
     request_id: str
     headers: dict[bytes, bytes]
     """The first value of each of the request's headers, by its name in lower case."""
-    began: float = field(default_factory=time.perf_counter)
+    began: float = msgspec.field(default_factory=time.perf_counter)
     """By `time.perf_counter()`."""
     tenant: str = ""
     key: str = "-"

@@ -1,10 +1,11 @@
 """One request and its reply over ASGI: a bounded body, a whole or streamed reply, a client who may leave."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Generator, Iterator
 from types import TracebackType
+from typing import Any, Generic, TypeVar
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from carpool.errors import PayloadTooLarge
 from carpool.gateway.call import Call, Headers, header
@@ -18,8 +19,41 @@ EVENT_STREAM: Headers = [
 ]
 
 
+Result = TypeVar("Result")
+
+
 class ClientDisconnected(Exception):
     """Nobody is there to take the reply."""
+
+
+class _Begun(Generic[Result]):
+    """An awaitable that went as far as it goes without waiting; it is awaited for the rest, or stepped."""
+
+    result: Result
+    """Once it has `ended`."""
+
+    def __init__(self, awaitable: Awaitable[Result]) -> None:
+        self.ended = False
+        self._steps = awaitable.__await__()
+        self.step()
+
+    def step(self) -> None:
+        """Go on, when what it waited for is there."""
+        try:
+            self.waits_for = next(self._steps)
+        except StopIteration as end:
+            self.ended, self.result = True, end.value
+
+    def __await__(self) -> Generator[Any, Any, Result]:
+        if not self.ended:
+            yield self.waits_for
+            self.result = yield from self._steps
+            self.ended = True
+        return self.result
+
+    def close(self) -> None:
+        """Leave the rest undone."""
+        self._steps.close()
 
 
 class Exchange:
@@ -36,6 +70,10 @@ class Exchange:
         """Whether all of the reply went out."""
         self.receive = receive
         self._send = send
+        self._held: list[bytes] = []
+        """What was pushed while the client was slow."""
+        self._pushing: asyncio.Task[None] | None = None
+        """Sends it."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a request header; `name` in lower case."""
@@ -48,19 +86,25 @@ class Exchange:
         for a body that does not end, and `ClientDisconnected`.
         """
         announced = self.header(b"content-length")
-        size = int(announced) if announced is not None and announced.isdigit() else 0
-        chunks: list[bytes] = []
-        received = 0
-        more = size <= max_bytes
+        reading = _Begun(self._read(int(announced) if announced and announced.isdigit() else 0, max_bytes))
+        if reading.ended:  # mostly all of it is there already
+            return reading.result
         async with TimeLimit(self.deadline, "The body did not come"):
-            while more:
-                message = await self.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                chunks.append(message.get("body", b""))
-                received += len(chunks[-1])
-                more = message.get("more_body", False) and received <= max_bytes
-        if max(size, received) > max_bytes:
+            return await reading
+
+    async def _read(self, announced: int, max_bytes: int) -> bytes:
+        chunks: list[bytes] = []
+        size, more = announced, announced <= max_bytes
+        received = 0
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            chunks.append(message.get("body", b""))
+            received += len(chunks[-1])
+            size = max(size, received)
+            more = message.get("more_body", False) and size <= max_bytes
+        if size > max_bytes:
             raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes (gateway.max_body_bytes).")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
@@ -81,8 +125,26 @@ class Exchange:
         """Send a part of the body, which may be empty; more follow."""
         return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    def push(self, data: bytes) -> None:
+        """`write` from a callback. What the client is too slow for is held, and leaves a little later."""
+        if self._pushing is not None:
+            self._held.append(data)
+            return
+        sending = _Begun(self.write(data))
+        if not sending.ended:
+            self._pushing = asyncio.create_task(self._push_on(sending))
+
+    async def _push_on(self, sending: Awaitable[None]) -> None:
+        await sending
+        while self._held:
+            data, self._held = b"".join(self._held), []
+            await self.write(data)
+        self._pushing = None
+
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
+        if self._pushing is not None:
+            await self._pushing
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
@@ -113,27 +175,36 @@ class Attendance(TimeLimit):
         super().__init__(exchange.deadline, "The request was not answered")
         self._exchange = exchange
         self._start: asyncio.Handle | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._receiving: _Begun[Message] | None = None
+        self._over = False
 
     async def __aenter__(self) -> None:
         await super().__aenter__()
-        # In the loop's next turn: what is refused at once needs no watcher.
-        self._start = asyncio.get_running_loop().call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._watcher = asyncio.create_task(self._watch())
+        # In the loop's next turn: what is refused at once needs no watch.
+        self._start = asyncio.get_running_loop().call_soon(self._watch)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._over = True
+        if self._receiving is not None:
+            self._receiving.close()
         elif self._start is not None:
             self._start.cancel()
         await super().__aexit__(kind, error, trace)
 
-    async def _watch(self) -> None:
-        while (await self._exchange.receive())["type"] != "http.disconnect":
-            pass
-        if not self._exchange.finished:  # servers also say so when the reply is complete
-            self.end(ClientDisconnected())
+    def _watch(self, _: object = None) -> None:
+        """Look at what the client sends. Called back for more, since a task costs more."""
+        if self._over:
+            return
+        if self._receiving is None:
+            self._receiving = _Begun(self._exchange.receive())
+        else:
+            self._receiving.step()
+        while self._receiving.ended:
+            if self._receiving.result["type"] == "http.disconnect":
+                if not self._exchange.finished:  # servers also say so when the reply is complete
+                    self.end(ClientDisconnected())
+                return
+            self._receiving = _Begun(self._exchange.receive())
+        self._receiving.waits_for.add_done_callback(self._watch)

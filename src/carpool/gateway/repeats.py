@@ -24,9 +24,11 @@ from carpool.worker.states import ModelState
 _MAX_REPLY_BYTES = 32 * 1024
 """Larger replies are encoded each time."""
 _MAX_REPEATS = 4096
+_LONG_BODY_BYTES = 1024
+"""Shorter ones are remembered as they are: they are quicker compared than hashed."""
 
-_Key = tuple[str, str, bytes]
-"""Tenant, name of the key (whose settings are part of the query), and SHA-256 of the body."""
+_Key = tuple[str, str, bytes | str]
+"""Tenant, name of the key (whose settings are part of the query), and the body: its SHA-256 if it is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ class Repeats:
 
 
 def _key(exchange: Exchange, body: bytes) -> _Key:
-    return exchange.call.tenant, exchange.call.key, sha256(body).digest()
+    told = body if len(body) < _LONG_BODY_BYTES else sha256(body).hexdigest()
+    return exchange.call.tenant, exchange.call.key, told
 
 
 def _apart(reply: bytes, request_id: bytes) -> tuple[bytes, bytes, bytes]:

@@ -1,13 +1,13 @@
 """Where an answer's text comes from: stored, from an identical request in flight, or from the model.
 
-All three are read alike: take the `pieces`, then look at `tokens`, and `aclose` whatever happened.
+All three are read alike: let it `deliver`, then look at `tokens`, and `aclose` it whatever happened.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -38,6 +38,10 @@ class Tokens:
     """Of the prompt's, those that were in the model's prefix cache."""
 
 
+Take = Callable[[list[Piece]], None]
+"""Takes pieces, at once and from any callback."""
+
+
 class Reply(Protocol):
     """An answer on its way, read by one task."""
 
@@ -46,8 +50,11 @@ class Reply(Protocol):
         """Complete after the last piece."""
         ...
 
-    def pieces(self) -> AsyncGenerator[list[Piece], None]:
-        """The text, all that is there at a time. Raises the `CarpoolError` the answer ended with."""
+    async def deliver(self, take: Take) -> None:
+        """Hand over the text, all that is there at a time, to its end.
+
+        Raises the `CarpoolError` the answer ended with.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -57,6 +64,8 @@ class Reply(Protocol):
 
 _REPLAYED_TOGETHER = 16
 """Pieces of a stored answer that are sent as one: a hit need not cost what streaming by token costs."""
+_REPLAYED_PER_TURN = 64
+"""Of these, how many are sent before others get the event loop."""
 
 
 class StoredReply:
@@ -66,12 +75,14 @@ class StoredReply:
         self._answer = answer
         self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
 
-    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
+    async def deliver(self, take: Take) -> None:
         """See `Reply`."""
         pieces = self._answer.pieces or [self._answer.text]
-        for first in range(0, len(pieces), _REPLAYED_TOGETHER):
-            yield [Piece(0, "".join(pieces[first : first + _REPLAYED_TOGETHER]))]
-        yield [Piece(0, "", self._answer.finish_reason)]
+        for turn, first in enumerate(range(0, len(pieces), _REPLAYED_TOGETHER)):
+            if turn and turn % _REPLAYED_PER_TURN == 0:
+                await asyncio.sleep(0)
+            take([Piece(0, "".join(pieces[first : first + _REPLAYED_TOGETHER]))])
+        take([Piece(0, "", self._answer.finish_reason)])
 
     async def aclose(self) -> None:
         """Holds nothing."""
@@ -96,12 +107,12 @@ class SharedReply:
                 return cls(flight, first)
         return StoredReply(_answer_of(flight))
 
-    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
+    async def deliver(self, take: Take) -> None:
         """See `Reply`."""
-        yield [Piece(0, self._first)]
+        take([Piece(0, self._first)])
         try:
             async for text in self._flight:
-                yield [Piece(0, text)]
+                take([Piece(0, text)])
         except LeaderLost:
             # Another run may continue otherwise than what was sent already.
             raise Unavailable(
@@ -109,7 +120,7 @@ class SharedReply:
             ) from None
         answer = _answer_of(self._flight)
         self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
-        yield [Piece(0, "", answer.finish_reason)]
+        take([Piece(0, "", answer.finish_reason)])
 
     async def aclose(self) -> None:
         """Stop following."""
@@ -145,11 +156,10 @@ class GeneratedReply:
         self._texts: list[str] = []
         self.tokens = Tokens(generation.prompt_tokens)
 
-    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
+    async def deliver(self, take: Take) -> None:
         """See `Reply`."""
         try:
-            while deltas := await self._generation.take():
-                yield [self._take(delta) for delta in deltas]
+            await self._generation.deliver(lambda deltas: take([self._take(delta) for delta in deltas]))
         except CarpoolError as error:
             if self._lead is not None:
                 self._lead.fail(error)
@@ -232,14 +242,14 @@ class SequentialReply:
             total.cached += each.cached
         return total
 
-    async def pieces(self) -> AsyncGenerator[list[Piece], None]:
+    async def deliver(self, take: Take) -> None:
         """See `Reply`."""
+
+        def take_of(first: int, pieces: list[Piece]) -> None:
+            take([msgspec.structs.replace(piece, index=first + piece.index) for piece in pieces])
+
         for place, reply in enumerate(self._replies):
-            async with aclosing(reply.pieces()) as pieces:
-                async for some in pieces:
-                    yield [
-                        msgspec.structs.replace(piece, index=place * self._n + piece.index) for piece in some
-                    ]
+            await reply.deliver(partial(take_of, place * self._n))
 
     async def aclose(self) -> None:
         """Close all of them."""

@@ -1,10 +1,8 @@
 """What chat completions and completions do alike: take a place, read, ask, and send the text."""
 
-import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from contextlib import aclosing
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -28,9 +26,6 @@ from carpool.worker.protocol import Generate
 from carpool.worker.states import ModelState
 
 _log = logging.getLogger(__name__)
-
-_EVENTS_PER_TURN = 64
-"""Events that are written before others get the event loop, however many are at hand."""
 
 
 class Form(Protocol):
@@ -82,6 +77,9 @@ class TextRoute(ABC):
             request: SamplingFields = self.reader.read(body)
             request.check()
             state = self._services.client.resolve(request.model)
+            if (self._services.cache is None or state.cache == "off") and state.task == "generate":
+                # No answer can be at hand, so a full model refuses before anything else is done.
+                self._services.client.check_room(state.name, request.n or 1)
             asked = Asked(self._services, exchange, request, state)
             try:
                 async with exchange.attended():
@@ -185,36 +183,37 @@ class _Sending:
         self._form = form
         self._reply = reply
         self._outcome = outcome
+        self._begun = False
+        """Whether some of the text was sent."""
 
     async def whole(self, choices: int) -> bytes:
         """The body of a reply that is not streamed."""
         pieces_of: list[list[Piece]] = [[] for _ in range(choices)]
-        async with aclosing(self._reply.pieces()) as pieces:
-            async for some in pieces:
-                for piece in some:
-                    pieces_of[piece.index].append(piece)
+
+        def take(pieces: list[Piece]) -> None:
+            for piece in pieces:
+                pieces_of[piece.index].append(piece)
+
+        await self._reply.deliver(take)
         return msgspec.json.encode(self._form.whole(pieces_of, self._usage()))
 
     async def stream(self, choices: int, include_usage: bool) -> None:
         """Send the body of a stream."""
         form, exchange = self._form, self._exchange
         await exchange.write(b"".join(form.opening(choices)))
-        is_first, in_this_turn = True, 0
-        async with aclosing(self._reply.pieces()) as pieces:
-            async for some in pieces:
-                written = [each for piece in some for each in form.events(piece)]
-                if not written:
-                    continue
-                if is_first:
-                    self._metrics.first_token(exchange.call.age_s, self._model, self._outcome)
-                    is_first = False
-                await exchange.write(b"".join(written))
-                in_this_turn += len(written)
-                if in_this_turn >= _EVENTS_PER_TURN:
-                    in_this_turn = 0
-                    await asyncio.sleep(0)
+        await self._reply.deliver(self._write)
         usage = self._usage()
         await exchange.finish((form.usage_event(usage) if include_usage else b"") + DONE)
+
+    def _write(self, pieces: list[Piece]) -> None:
+        """Send what came together as one part of the stream."""
+        events = b"".join([event for piece in pieces for event in self._form.events(piece)])
+        if not events:
+            return
+        if not self._begun:
+            self._begun = True
+            self._metrics.first_token(self._exchange.call.age_s, self._model, self._outcome)
+        self._exchange.push(events)
 
     def _usage(self) -> Usage:
         usage = Usage.of(self._reply.tokens)

@@ -98,8 +98,9 @@ class FrameWriter:
     async def send(self, message: Any) -> None:
         """`write`, then wait while the other side is far behind."""
         self.write(message)
-        with contextlib.suppress(ConnectionError):  # the reader of this connection sees its end
-            await self._writer.drain()
+        if self._writer.transport.get_write_buffer_size():  # mostly there is nothing to wait for
+            with contextlib.suppress(ConnectionError):  # the reader of this connection sees its end
+                await self._writer.drain()
 
     def close(self) -> None:
         """Send what is buffered, then end the stream."""

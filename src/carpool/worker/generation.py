@@ -49,7 +49,7 @@ class _Choice:
 
 
 class Generation:
-    """An accepted generation. Iterate it for the deltas of all its choices, by one task.
+    """An accepted generation. Iterate it for the deltas of all its choices, by one task, or `deliver` them.
 
     Iteration raises the `CarpoolError` the generation ended with, and stops after the last choice. Whoever
     leaves it earlier calls `aclose`, which frees its place at the model.
@@ -75,7 +75,11 @@ class Generation:
         self._accepted = False
         self._deltas: deque[Delta] = deque()
         self._reader: asyncio.Future[None] | None = None
-        """Of the task that waits for news. A future costs a third of an `asyncio.Event`, for every token."""
+        """Of the task that waits for news."""
+        self._take: Callable[[list[Delta]], None] | None = None
+        """Takes deltas while they are delivered."""
+        self._handing_over = False
+        """Whether a turn of the event loop is booked for it."""
         self._error: CarpoolError | None = None
 
     async def accepted(self) -> None:
@@ -93,13 +97,20 @@ class Generation:
             await self._wait()
         return self._deltas.popleft()
 
-    async def take(self) -> list[Delta]:
-        """All deltas that came since the last ones were taken, waiting for the first; empty: it is over."""
-        while not self._deltas and self._unfinished:
-            await self._wait()
-        deltas = list(self._deltas)
-        self._deltas.clear()
-        return deltas
+    async def deliver(self, take: Callable[[list[Delta]], None]) -> None:
+        """Hand all deltas to `take`, which gets those that came together at a time, until the last one.
+
+        It is called by the event loop, so that no task has to wake up for each step. Ends and raises as
+        iteration does, and raises what `take` raises.
+        """
+        self._take = take
+        try:
+            if self._deltas:
+                take(self._taken())
+            while self._unfinished:
+                await self._wait()
+        finally:
+            self._take = None
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -111,8 +122,35 @@ class Generation:
             self._reader = None
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
+        if self._take is None:
+            self._end_wait()
+        elif not self._handing_over:  # at the end of this turn, with what else comes in it
+            self._handing_over = True
+            asyncio.get_running_loop().call_soon(self._hand_over)
+
+    def _end_wait(self, error: Exception | None = None) -> None:
+        if self._reader is None or self._reader.done():
+            return
+        if error is None:
             self._reader.set_result(None)
+        else:
+            self._reader.set_exception(error)
+
+    def _hand_over(self) -> None:
+        self._handing_over = False
+        try:
+            if self._take is not None and self._deltas:
+                self._take(self._taken())
+        except Exception as error:  # the reader's, not the event loop's
+            self._take = None
+            self._end_wait(error)
+        if not self._unfinished or self._error is not None:
+            self._end_wait()
+
+    def _taken(self) -> list[Delta]:
+        deltas = list(self._deltas)
+        self._deltas.clear()
+        return deltas
 
     async def aclose(self) -> None:
         """Cancel what still runs and drop what was not read; nothing happens the second time."""

@@ -52,3 +52,15 @@ async def test_stored_and_shared_answers_are_served_and_all_else_is_refused() ->
     assert [reply.headers["x-carpool-cache"] for reply in replies] == ["miss", "joined"]
     give_back()
     assert (await post(service, chat("news"))).status_code == 200
+
+
+async def test_where_nothing_is_kept_a_full_model_refuses_before_the_prompt_is_looked_at() -> None:
+    service = Service()
+    give_back = service.client._places.take("parrot", 512)
+    for body in (chat("news"), chat("news", stream=True)):
+        reply = await post(service, body)
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "overloaded"
+    assert (await post(service, chat("news", top_logprobs=1))).status_code == 400
+    give_back()
+    assert (await post(service, chat("news"))).status_code == 200

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from carpool.errors import WorkerDied
-from carpool.worker.generation import Generation
+from carpool.worker.generation import Delta, Generation
 from carpool.worker.protocol import StepEntry
 from tests.unit.worker.echo import byte_tokenizer
 
@@ -18,32 +18,56 @@ def entry(text: str, index: int = 0, finish_reason: str | None = None) -> StepEn
     return StepEntry(1, index, byte_tokenizer().encode(text), None, finish_reason)
 
 
-async def test_all_that_came_is_taken_together() -> None:
+async def test_what_comes_together_is_delivered_together() -> None:
     running = generation(2)
+    delivered: list[list[str]] = []
     for each in (entry("a"), entry("b", 1), entry("c")):
         running.feed(each)
-    assert [(delta.index, delta.text) for delta in await running.take()] == [(0, "a"), (1, "b"), (0, "c")]
-    taking = asyncio.create_task(running.take())
+    delivery = asyncio.create_task(
+        running.deliver(lambda deltas: delivered.append([f"{delta.index}{delta.text}" for delta in deltas]))
+    )
     await asyncio.sleep(0)
-    assert not taking.done()
+    assert delivered == [["0a", "1b", "0c"]]
     running.feed(entry("d", 0, "stop"))
+    assert len(delivered) == 1
+    await asyncio.sleep(0)
     running.feed(entry("e", 1, "stop"))
-    assert [delta.text for delta in await taking] == ["d", "e"]
-    assert await running.take() == []
+    await delivery
+    assert delivered[1:] == [["0d"], ["1e"]]
 
 
-async def test_what_came_before_an_error_is_taken_first() -> None:
+async def test_what_came_before_an_error_is_delivered_first() -> None:
+    for begun in (False, True):
+        running = generation()
+        delivered: list[Delta] = []
+        delivery = asyncio.create_task(running.deliver(delivered.extend))
+        if begun:
+            await asyncio.sleep(0)
+        running.feed(entry("a"))
+        running.fail(WorkerDied("gone"))
+        with pytest.raises(WorkerDied):
+            await delivery
+        assert [delta.text for delta in delivered] == ["a"]
+
+
+async def test_closing_ends_a_delivery() -> None:
     running = generation()
-    running.feed(entry("a"))
-    running.fail(WorkerDied("gone"))
-    assert [delta.text for delta in await running.take()] == ["a"]
-    with pytest.raises(WorkerDied):
-        await running.take()
-
-
-async def test_closing_ends_who_waits() -> None:
-    running = generation()
-    taking = asyncio.create_task(running.take())
+    delivery = asyncio.create_task(running.deliver(lambda _: None))
     await asyncio.sleep(0)
     await running.aclose()
-    assert await taking == []
+    await delivery
+
+
+async def test_a_reader_that_fails_ends_its_own_delivery() -> None:
+    def fail(deltas: list[Delta]) -> None:
+        raise ZeroDivisionError(len(deltas))
+
+    running = generation()
+    delivery = asyncio.create_task(running.deliver(fail))
+    await asyncio.sleep(0)
+    running.feed(entry("a"))
+    running.feed(entry("b"))
+    with pytest.raises(ZeroDivisionError, match="2"):
+        await delivery
+    running.feed(entry("c", finish_reason="stop"))
+    assert [delta.text async for delta in running] == ["c"]
