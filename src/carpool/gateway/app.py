@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, request_response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as AsgiScope
 
 from carpool.cache.service import AnswerCache
 from carpool.gateway.admission import Admission
@@ -49,6 +50,13 @@ class Gateway(FastAPI):
         for layer, args, kwargs in reversed(self.user_middleware):
             app = layer(app, *args, **kwargs)
         return app
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """As Starlette's, in one step."""
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        scope["app"] = self
+        await self.middleware_stack(scope, receive, send)
 
 
 def create_app(

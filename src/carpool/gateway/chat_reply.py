@@ -6,11 +6,10 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from carpool.gateway.reply import Piece
 from carpool.gateway.sse import TextEvents, event
 from carpool.gateway.tool_parser import CallPart, ToolCallParser
 from carpool.gateway.usage import Usage
-from carpool.worker.generation import TokenLogprob
+from carpool.worker.generation import Piece, TokenLogprob
 
 
 class ChatTopLogprob(msgspec.Struct, frozen=True):

@@ -4,10 +4,9 @@ from typing import Literal
 
 import msgspec
 
-from carpool.gateway.reply import Piece
 from carpool.gateway.sse import TextEvents, event
 from carpool.gateway.usage import Usage
-from carpool.worker.generation import TokenLogprob
+from carpool.worker.generation import Piece, TokenLogprob
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True):

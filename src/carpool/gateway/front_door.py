@@ -1,6 +1,7 @@
 """The outermost layer: every request gets an id, a log line, its place in the metrics and a defined end."""
 
 import logging
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,11 +39,11 @@ class FrontDoor:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = Call.open(scope)
 
-        async def named_send(message: Message) -> None:
+        def named_send(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 call.status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", call.request_id.encode())]
-            await send(message)
+            return send(message)
 
         self._metrics.in_flight.value += 1
         try:

@@ -5,7 +5,7 @@ All three are read alike: let it `deliver`, then look at `tokens`, and `aclose` 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -15,17 +15,7 @@ import msgspec
 from carpool.cache.answer import Answer
 from carpool.cache.in_flight import Follower, Leader, LeaderLost
 from carpool.errors import CarpoolError, Unavailable
-from carpool.worker.generation import Delta, Generation, TokenLogprob
-
-
-class Piece(msgspec.Struct, frozen=True):
-    """A part of one choice's text."""
-
-    index: int
-    text: str
-    finish_reason: str | None = None
-    """`stop`, `length` or `tool_calls` in a choice's last piece."""
-    logprobs: list[TokenLogprob] | None = None
+from carpool.worker.generation import Delta, Generation, Piece
 
 
 @dataclass(slots=True)
@@ -38,7 +28,7 @@ class Tokens:
     """Of the prompt's, those that were in the model's prefix cache."""
 
 
-Take = Callable[[list[Piece]], None]
+Take = Callable[[Sequence[Piece]], None]
 """Takes pieces, at once and from any callback."""
 
 
@@ -158,21 +148,26 @@ class GeneratedReply:
 
     async def deliver(self, take: Take) -> None:
         """See `Reply`."""
+
+        def pass_on(deltas: list[Delta]) -> None:
+            for delta in deltas:
+                self._note(delta)
+            take(deltas)
+
         try:
-            await self._generation.deliver(lambda deltas: take([self._take(delta) for delta in deltas]))
+            await self._generation.deliver(pass_on)
         except CarpoolError as error:
             if self._lead is not None:
                 self._lead.fail(error)
             raise
 
-    def _take(self, delta: Delta) -> Piece:
+    def _note(self, delta: Delta) -> None:
         """Count, share, and with the last delta keep, before anybody else can stop it."""
-        piece = Piece(delta.index, delta.text, delta.finish_reason, delta.logprobs)
         self.tokens.completion += len(delta.token_ids)
         self.tokens.cached = max(self.tokens.cached, delta.cached_tokens)
         self._unfinished -= delta.finish_reason is not None
         if self._lead is None:
-            return piece
+            return
         if delta.text:
             self._texts.append(delta.text)
             self._lead.publish(delta.text)
@@ -191,7 +186,6 @@ class GeneratedReply:
                     pieces=self._texts,
                 )
             )
-        return piece
 
     async def aclose(self) -> None:
         """Cancel what still runs, unless others wait for it: then it goes on for them."""
@@ -208,7 +202,7 @@ class GeneratedReply:
     async def _go_on(self, lead: Leader) -> None:
         try:
             async for delta in self._generation:
-                self._take(delta)
+                self._note(delta)
                 if not lead.followers:
                     break
         except CarpoolError as error:
@@ -245,7 +239,7 @@ class SequentialReply:
     async def deliver(self, take: Take) -> None:
         """See `Reply`."""
 
-        def take_of(first: int, pieces: list[Piece]) -> None:
+        def take_of(first: int, pieces: Sequence[Piece]) -> None:
             take([msgspec.structs.replace(piece, index=first + piece.index) for piece in pieces])
 
         for place, reply in enumerate(self._replies):

@@ -3,6 +3,7 @@
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -16,12 +17,13 @@ from carpool.gateway.cache_control import CacheWish, cache_headers
 from carpool.gateway.error_reply import envelope
 from carpool.gateway.exchange import EVENT_STREAM, JSON, ClientDisconnected, Exchange
 from carpool.gateway.repeats import Repeats
-from carpool.gateway.reply import Piece, Reply
+from carpool.gateway.reply import Reply
 from carpool.gateway.sampling_schema import SamplingFields
 from carpool.gateway.services import Services
 from carpool.gateway.sse import DONE, raw_event
 from carpool.gateway.usage import Usage
 from carpool.gateway.validation import BodyReader
+from carpool.worker.generation import Piece
 from carpool.worker.protocol import Generate
 from carpool.worker.states import ModelState
 
@@ -190,7 +192,7 @@ class _Sending:
         """The body of a reply that is not streamed."""
         pieces_of: list[list[Piece]] = [[] for _ in range(choices)]
 
-        def take(pieces: list[Piece]) -> None:
+        def take(pieces: Sequence[Piece]) -> None:
             for piece in pieces:
                 pieces_of[piece.index].append(piece)
 
@@ -205,7 +207,7 @@ class _Sending:
         usage = self._usage()
         await exchange.finish((form.usage_event(usage) if include_usage else b"") + DONE)
 
-    def _write(self, pieces: list[Piece]) -> None:
+    def _write(self, pieces: Sequence[Piece]) -> None:
         """Send what came together as one part of the stream."""
         events = b"".join([event for piece in pieces for event in self._form.events(piece)])
         if not events:

@@ -20,6 +20,8 @@ class IncrementalDetokenizer:
         self._token_bytes = tokenizer.token_bytes
         self._hidden_ids = tokenizer.special_ids.difference(shown) if shown else tokenizer.special_ids
         self._decoder = _Decoder(errors="replace")
+        self._incomplete = False
+        """Whether the decoder holds the beginning of a character."""
         self._at_start = self._token_bytes.strips_leading_space
 
     def push(self, ids: Iterable[int]) -> str:
@@ -31,7 +33,12 @@ class IncrementalDetokenizer:
         return self._decode(b"", final=True)
 
     def _decode(self, data: bytes, final: bool = False) -> str:
-        text = self._decoder.decode(data, final)
+        # The usual case, and fast.
+        if data.isascii() and not self._incomplete:
+            text = data.decode("ascii")
+        else:
+            text = self._decoder.decode(data, final)
+            self._incomplete = bool(self._decoder.getstate()[0])
         if self._at_start and text:
             self._at_start = False
             text = text.removeprefix(" ")

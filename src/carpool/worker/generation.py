@@ -26,16 +26,21 @@ class TokenLogprob:
     """(token id, text, bytes, logprob), likeliest first."""
 
 
-class Delta(msgspec.Struct, frozen=True):
-    """What one step added to one choice. `text` is empty while bytes or a possible stop string are held."""
+class Piece(msgspec.Struct, frozen=True):
+    """A part of one choice's text."""
 
     index: int
     text: str
-    token_ids: list[int]
-    logprobs: list[TokenLogprob] | None
-    finish_reason: str | None
-    """`stop` or `length` in the choice's last delta."""
-    cached_tokens: int
+    finish_reason: str | None = None
+    """In a choice's last piece; from a model `stop` or `length`."""
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Delta(Piece, frozen=True):
+    """What one step added to one choice. `text` is empty while bytes or a possible stop string are held."""
+
+    token_ids: list[int] = []
+    cached_tokens: int = 0
     """Prompt tokens that came from the prefix cache; known in the last delta."""
 
 
@@ -195,7 +200,7 @@ class Generation:
             self._unfinished -= 1
         logprobs = None if entry.logprobs is None else list(self._with_text(entry.token_ids, entry.logprobs))
         self._deltas.append(
-            Delta(entry.index, text, entry.token_ids, logprobs, finish_reason, entry.cached_tokens)
+            Delta(entry.index, text, finish_reason, logprobs, entry.token_ids, entry.cached_tokens)
         )
         self._wake()
         return choice.finished and not ended_at_worker

@@ -3,8 +3,8 @@
 import pytest
 
 from carpool.gateway.chat_reply import ChatForm
-from carpool.gateway.reply import Piece
 from carpool.gateway.sse import TextEvents, event
+from carpool.worker.generation import Piece
 
 
 @pytest.mark.parametrize("text", ["plain", 'a "quote" \\ and\nlines', "\0", "größer 🚲", TextEvents.HOLE])
