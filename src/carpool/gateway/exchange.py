@@ -207,4 +207,7 @@ class Attendance(TimeLimit):
                     self.end(ClientDisconnected())
                 return
             self._receiving = _Begun(self._exchange.receive())
-        self._receiving.waits_for.add_done_callback(self._watch)
+        if (news := self._receiving.waits_for) is None:  # only for its turn
+            asyncio.get_running_loop().call_soon(self._watch)
+        else:
+            news.add_done_callback(self._watch)

@@ -3,8 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from carpool.gateway.call import Call
-from carpool.gateway.exchange import Exchange
+from carpool.gateway.exchange import ClientDisconnected, Exchange
 
 
 class Client:
@@ -54,3 +56,18 @@ async def test_a_client_that_has_caught_up_is_fast_again() -> None:
         await asyncio.sleep(0)
     client.exchange.push(b"two")
     assert client.bodies == [b"one", b"two"]
+
+
+async def test_a_client_that_leaves_is_seen_however_the_server_waits_for_it() -> None:
+    gone = asyncio.Event()
+
+    class Leaver(Client):
+        async def _receive(self) -> Any:
+            await asyncio.sleep(0)  # waits for nothing but its turn
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+    asyncio.get_running_loop().call_later(0, gone.set)
+    with pytest.raises(ClientDisconnected):
+        async with Leaver().exchange.attended():
+            await asyncio.Event().wait()
