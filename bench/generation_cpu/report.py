@@ -46,14 +46,24 @@ class Figures:
     failures: dict[str, str] = field(default_factory=dict)
     """Why a variant could not run here."""
     arrivals: Arrivals | None = None
+    roofline: str = ""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of streams at which the chosen were compared."""
+        return [
+            streams
+            for streams in STREAMS
+            if all((variant, streams) in self.rates for variant in self.chosen(streams).values())
+        ]
 
     def chosen(self, streams: int) -> dict[str, Variant]:
         """Which variant stands for each engine at this size."""
         return self.best[max(size for size in QUALIFYING if size <= streams)]
 
 
-def write(figures: Figures, roofline: str, tokenizer: Tokenizer, minutes: float) -> None:
-    """Print the report, and leave it and the figures in `bench/results/`."""
+def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
+    """Print the report of what there is so far, and leave it and the figures in `bench/results/`."""
     command = " ".join(["python -m bench.generation_cpu", *sys.argv[1:]])
     lengths = [len(tokenizer.encode(prompt)) for prompt in prompts(max(STREAMS), turn=1)]
     load = f"{os.getloadavg()[0]:.1f}"
@@ -85,7 +95,8 @@ def write(figures: Figures, roofline: str, tokenizer: Tokenizer, minutes: float)
             "Gap: between two tokens of a request. Milliseconds.",
             table(_latencies(figures.arrivals)),
         ]
-    sections.append(f"## Roofline\n\n{roofline}")
+    if figures.roofline:
+        sections.append(f"## Roofline\n\n{figures.roofline}")
     text = "\n\n".join(section.strip() for section in sections) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "generation_cpu.md").write_text(text)
@@ -98,7 +109,7 @@ def write(figures: Figures, roofline: str, tokenizer: Tokenizer, minutes: float)
         ],
         "failures": figures.failures,
         "arrivals": None if figures.arrivals is None else _latencies(figures.arrivals),
-        "roofline": roofline,
+        "roofline": figures.roofline,
     }
     (RESULTS / "generation_cpu.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(text)
@@ -116,7 +127,7 @@ def _bars(figures: Figures) -> list[dict[str, object]]:
     """How many times faster Carpool's best variant is than each engine's, beside what was asked for."""
     asked = dict(_BARS)
     rows: list[dict[str, object]] = []
-    for streams in STREAMS:
+    for streams in figures.sizes:
         chosen = figures.chosen(streams)
         if CARPOOL not in chosen:
             continue
@@ -149,7 +160,7 @@ def _per_engine(figures: Figures, cell: Callable[[Variant, int], str]) -> list[d
         few, many = figures.best[QUALIFYING[0]][engine], figures.best[QUALIFYING[1]][engine]
         names = few.name if few == many else f"{few.name}; from 32 streams {many.name}"
         row: dict[str, object] = {"engine": engine, "variant": names}
-        for streams in STREAMS:
+        for streams in figures.sizes:
             row[f"{streams} streams"] = cell(figures.chosen(streams)[engine], streams)
         rows.append(row)
     return rows
