@@ -37,18 +37,21 @@ class _Begun(Generic[Result]):
         self._steps = awaitable.__await__()
         self.step()
 
-    def step(self) -> None:
-        """Go on, when what it waited for is there."""
+    def step(self, error: BaseException | None = None) -> None:
+        """Go on, when what it waited for is there, or with the error that its waiting ended with."""
         try:
-            self.waits_for = next(self._steps)
+            self.waits_for = next(self._steps) if error is None else self._steps.throw(error)
         except StopIteration as end:
             self.ended, self.result = True, end.value
 
     def __await__(self) -> Generator[Any, Any, Result]:
-        if not self.ended:
-            yield self.waits_for
-            self.result = yield from self._steps
-            self.ended = True
+        while not self.ended:
+            try:
+                yield self.waits_for
+            except BaseException as error:  # the awaitable's, as it would be had it been awaited at once
+                self.step(error)
+            else:
+                self.step()
         return self.result
 
     def close(self) -> None:
@@ -144,7 +147,8 @@ class Exchange:
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
         if self._pushing is not None:
-            await self._pushing
+            # Shielded: when the time is up meanwhile, what was pushed still leaves, and the error after it.
+            await asyncio.shield(self._pushing)
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
@@ -207,4 +211,7 @@ class Attendance(TimeLimit):
                     self.end(ClientDisconnected())
                 return
             self._receiving = _Begun(self._exchange.receive())
-        self._receiving.waits_for.add_done_callback(self._watch)
+        if self._receiving.waits_for is None:  # for a turn of the event loop
+            asyncio.get_running_loop().call_soon(self._watch)
+        else:
+            self._receiving.waits_for.add_done_callback(self._watch)

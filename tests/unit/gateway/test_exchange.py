@@ -1,24 +1,27 @@
-"""Parts of a body that are sent from callbacks, to clients fast and slow."""
+"""Parts of a body that are sent from callbacks, to clients fast and slow, and clients who leave."""
 
 import asyncio
 from typing import Any
 
+import pytest
+
+from carpool.errors import DeadlineExceeded
 from carpool.gateway.call import Call
-from carpool.gateway.exchange import Exchange
+from carpool.gateway.exchange import ClientDisconnected, Exchange
 
 
 class Client:
     """Takes what it is sent while `reading` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float | None = None) -> None:
         self.reading = asyncio.Event()
         self.bodies: list[bytes] = []
         scope: dict[str, Any] = {"headers": []}
         Call.open(scope)
-        self.exchange = Exchange(scope, self._receive, self._send)
+        self.exchange = Exchange(scope, self.receive, self._send, longest_s)
 
-    async def _receive(self) -> Any:
-        raise NotImplementedError
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
 
     async def _send(self, message: Any) -> None:
         await self.reading.wait()
@@ -54,3 +57,51 @@ async def test_a_client_that_has_caught_up_is_fast_again() -> None:
         await asyncio.sleep(0)
     client.exchange.push(b"two")
     assert client.bodies == [b"one", b"two"]
+
+
+async def test_a_deadline_that_passes_at_the_end_of_a_stream_takes_nothing_from_it() -> None:
+    client = Client(longest_s=0.01)
+
+    async def stream() -> None:
+        async with client.exchange.attended():
+            client.exchange.push(b"one")
+            client.exchange.push(b"two")
+            await client.exchange.finish(b"end")
+
+    with pytest.raises(DeadlineExceeded):
+        await stream()
+    client.reading.set()
+    await client.exchange.finish(b"error")
+    assert client.bodies == [b"one", b"two", b"error"]
+
+
+class SlowlyLeaving(Client):
+    """Leaves after some turns of the event loop, without waiting for anything else."""
+
+    async def receive(self) -> Any:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+
+async def test_a_server_may_wait_for_no_more_than_a_turn_of_the_event_loop() -> None:
+    with pytest.raises(ClientDisconnected):
+        async with SlowlyLeaving(longest_s=1).exchange.attended():
+            await asyncio.Event().wait()
+
+
+class Broken(Client):
+    """Whose connection breaks."""
+
+    async def receive(self) -> Any:
+        broken = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(broken.set_exception, ConnectionResetError())
+        try:
+            await broken
+        except ConnectionResetError:
+            return {"type": "http.disconnect"}
+
+
+async def test_a_server_learns_how_its_waiting_ended() -> None:
+    with pytest.raises(ClientDisconnected):
+        await Broken().exchange.body(10)
