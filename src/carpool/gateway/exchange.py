@@ -152,6 +152,11 @@ class Exchange:
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
 
+    def abandon(self) -> None:
+        """Send nothing more of what was pushed."""
+        if self._pushing is not None:
+            self._pushing.cancel()
+
     async def reply(self, body: bytes, headers: Headers) -> None:
         """Answer 200 with a whole body."""
         await self.start([*headers, (b"content-length", b"%d" % len(body))])

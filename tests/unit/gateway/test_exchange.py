@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from carpool.errors import DeadlineExceeded
+from carpool.gateway import text_route
 from carpool.gateway.call import Call
 from carpool.gateway.exchange import ClientDisconnected, Exchange
 
@@ -105,3 +106,17 @@ class Broken(Client):
 async def test_a_server_learns_how_its_waiting_ended() -> None:
     with pytest.raises(ClientDisconnected):
         await Broken().exchange.body(10)
+
+
+async def test_a_failed_stream_does_not_wait_for_ever_for_a_client_that_reads_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text_route, "_LAST_WORDS_S", 0.01, raising=False)
+    client = Client()
+    client.exchange.push(b"one")
+    async with asyncio.timeout(1):
+        with pytest.raises(DeadlineExceeded):
+            await text_route._break_off(client.exchange, DeadlineExceeded("too late"))
+    client.reading.set()
+    await asyncio.sleep(0)
+    assert not client.bodies
