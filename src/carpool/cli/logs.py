@@ -1,6 +1,7 @@
 """What a server writes to standard error."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 from typing import TextIO
@@ -38,8 +39,10 @@ class LinesOfATurn(logging.Handler):
         try:
             lines, self._lines = self._lines, []
             if lines:
-                self._stream.write("".join(lines))
-                self._stream.flush()
+                # Nobody reads any more. To raise would fail who logs, or log an error in each turn.
+                with contextlib.suppress(OSError, ValueError):
+                    self._stream.write("".join(lines))
+                    self._stream.flush()
         finally:
             self.release()
 

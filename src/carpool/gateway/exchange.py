@@ -27,7 +27,12 @@ class ClientDisconnected(Exception):
 
 
 class _Begun(Generic[Result]):
-    """An awaitable that went as far as it goes without waiting; it is awaited for the rest, or stepped."""
+    """An awaitable that went as far as it goes without waiting.
+
+    If it has not `ended`, it is either awaited for the rest, or stepped whenever the future that it
+    `waits_for` is done (None: in the next turn of the event loop), which needs no task. Outside of a task it
+    cannot use what belongs to one, such as `asyncio.timeout`.
+    """
 
     result: Result
     """Once it has `ended`."""
@@ -37,18 +42,21 @@ class _Begun(Generic[Result]):
         self._steps = awaitable.__await__()
         self.step()
 
-    def step(self) -> None:
-        """Go on, when what it waited for is there."""
+    def step(self, error: BaseException | None = None) -> None:
+        """Go on, when what it waited for is there, or with the error that its waiting ended with."""
         try:
-            self.waits_for = next(self._steps)
+            self.waits_for = next(self._steps) if error is None else self._steps.throw(error)
         except StopIteration as end:
             self.ended, self.result = True, end.value
 
     def __await__(self) -> Generator[Any, Any, Result]:
-        if not self.ended:
-            yield self.waits_for
-            self.result = yield from self._steps
-            self.ended = True
+        while not self.ended:
+            try:
+                yield self.waits_for
+            except BaseException as error:  # the awaitable's, as it would be had it been awaited at once
+                self.step(error)
+            else:
+                self.step()
         return self.result
 
     def close(self) -> None:
@@ -67,7 +75,7 @@ class Exchange:
         self.started = False
         """Whether the status went out."""
         self.finished = False
-        """Whether all of the reply went out."""
+        """Whether the reply is complete; its last part may still be on its way."""
         self.receive = receive
         self._send = send
         self._held: list[bytes] = []
@@ -144,9 +152,15 @@ class Exchange:
     async def finish(self, data: bytes = b"") -> None:
         """Send the last part of the body."""
         if self._pushing is not None:
-            await self._pushing
+            # Shielded: when the time is up meanwhile, what was pushed still leaves, and the error after it.
+            await asyncio.shield(self._pushing)
         self.finished = True
         await self._send({"type": "http.response.body", "body": data})
+
+    def abandon(self) -> None:
+        """Send nothing more of what was pushed."""
+        if self._pushing is not None:
+            self._pushing.cancel()
 
     async def reply(self, body: bytes, headers: Headers) -> None:
         """Answer 200 with a whole body."""
@@ -187,11 +201,13 @@ class Attendance(TimeLimit):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        if self._receiving is not None:
-            self._receiving.close()
-        elif self._start is not None:
-            self._start.cancel()
-        await super().__aexit__(kind, error, trace)
+        try:
+            if self._receiving is not None:
+                self._receiving.close()
+            elif self._start is not None:
+                self._start.cancel()
+        finally:
+            await super().__aexit__(kind, error, trace)
 
     def _watch(self, _: object = None) -> None:
         """Look at what the client sends. Called back for more, since a task costs more."""

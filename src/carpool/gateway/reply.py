@@ -101,8 +101,12 @@ class SharedReply:
         """See `Reply`."""
         take([Piece(0, self._first)])
         try:
-            async for text in self._flight:
+            taken = 0
+            async for text in self._flight:  # which waits for nothing where it is behind
                 take([Piece(0, text)])
+                taken += 1
+                if taken % _REPLAYED_PER_TURN == 0:
+                    await asyncio.sleep(0)
         except LeaderLost:
             # Another run may continue otherwise than what was sent already.
             raise Unavailable(
@@ -244,6 +248,7 @@ class SequentialReply:
 
         for place, reply in enumerate(self._replies):
             await reply.deliver(partial(take_of, place * self._n))
+            await asyncio.sleep(0)  # the next may be there already
 
     async def aclose(self) -> None:
         """Close all of them."""

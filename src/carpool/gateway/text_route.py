@@ -1,5 +1,6 @@
 """What chat completions and completions do alike: take a place, read, ask, and send the text."""
 
+import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -28,6 +29,9 @@ from carpool.worker.protocol import Generate
 from carpool.worker.states import ModelState
 
 _log = logging.getLogger(__name__)
+
+_LAST_WORDS_S = 5.0
+"""How long a stream that failed waits for a client that is too slow for its last event."""
 
 
 class Form(Protocol):
@@ -224,9 +228,17 @@ class _Sending:
 
 
 async def _break_off(exchange: Exchange, error: Exception) -> None:
-    """End a stream whose status is out with the error as its last event, and without `[DONE]`."""
+    """End a stream whose status is out with the error as its last event, and without `[DONE]`.
+
+    Raises the error if the client does not take it: who reads nothing must not keep a place for ever.
+    """
     if not isinstance(error, CarpoolError):
         _log.error("request %s failed", exchange.call.request_id, exc_info=error)
         error = CarpoolError("The server failed while it worked on this request.")
     exchange.call.error = error.code
-    await exchange.finish(raw_event(envelope(error)))
+    try:
+        async with asyncio.timeout(_LAST_WORDS_S):
+            await exchange.finish(raw_event(envelope(error)))
+    except TimeoutError:
+        exchange.abandon()
+        raise error from None

@@ -16,6 +16,10 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.intp]
 
 
+_LOWEST_REPETITION_PENALTY = 1e-20
+"""Smaller ones act alike, but logits divided by them may leave float32's range."""
+
+
 class Changes:
     """Changes of rows that are undone when the block ends."""
 
@@ -62,7 +66,7 @@ def process(row: Floats, each: Sample, changes: Changes) -> Ids | None:
     if params.repetition_penalty != 1:
         seen = np.array([*each.prompt_ids, *each.output_ids], np.intp)
         logits = row[seen]  # the same for a token that comes twice
-        penalty = np.float32(params.repetition_penalty)
+        penalty = np.float32(max(params.repetition_penalty, _LOWEST_REPETITION_PENALTY))
         changes.put(row, seen, np.where(logits > 0, logits / penalty, logits * penalty))
     if each.output_ids and (params.frequency_penalty or params.presence_penalty):
         times = Counter(each.output_ids)

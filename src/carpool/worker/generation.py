@@ -44,6 +44,10 @@ class Delta(Piece, frozen=True):
     """Prompt tokens that came from the prefix cache; known in the last delta."""
 
 
+_MOST_AT_ONCE = 64
+"""Deltas from before anybody asked for them that are handed over in one turn of the event loop."""
+
+
 class _Choice:
     """One of a generation's `n` texts in the making."""
 
@@ -108,10 +112,12 @@ class Generation:
         It is called by the event loop, so that no task has to wake up for each step. Ends and raises as
         iteration does, and raises what `take` raises.
         """
+        while self._deltas:
+            take(self._taken(_MOST_AT_ONCE))
+            if self._deltas:
+                await asyncio.sleep(0)
         self._take = take
         try:
-            if self._deltas:
-                take(self._taken())
             while self._unfinished:
                 await self._wait()
         finally:
@@ -152,7 +158,9 @@ class Generation:
         if not self._unfinished or self._error is not None:
             self._end_wait()
 
-    def _taken(self) -> list[Delta]:
+    def _taken(self, most: int | None = None) -> list[Delta]:
+        if most is not None and len(self._deltas) > most:
+            return [self._deltas.popleft() for _ in range(most)]
         deltas = list(self._deltas)
         self._deltas.clear()
         return deltas

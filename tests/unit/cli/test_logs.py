@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from io import StringIO
+from typing import Any
 
 from carpool.cli.logs import LinesOfATurn
 
@@ -50,3 +51,25 @@ def test_without_an_event_loop_a_line_is_written_at_once() -> None:
     stream = Stream()
     logger_to(stream).info("one")
     assert stream.written == ["one\n"]
+
+
+class Closed(Stream):
+    """Whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        super().write(text)
+        raise BrokenPipeError
+
+
+def test_a_reader_that_has_gone_fails_nobody_who_logs() -> None:
+    logger_to(Closed()).info("one")
+
+
+async def test_a_reader_that_has_gone_is_no_error_of_the_event_loop() -> None:
+    stream = Closed()
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, error: errors.append(error))
+    logger_to(stream).info("one")
+    await asyncio.sleep(0)
+    assert stream.written == ["one\n"]
+    assert not errors

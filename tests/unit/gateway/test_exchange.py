@@ -1,10 +1,12 @@
-"""Parts of a body that are sent from callbacks, to clients fast and slow."""
+"""Parts of a body that are sent from callbacks, to clients fast and slow, and clients who leave."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
+from carpool.errors import DeadlineExceeded
+from carpool.gateway import text_route
 from carpool.gateway.call import Call
 from carpool.gateway.exchange import ClientDisconnected, Exchange
 
@@ -12,15 +14,15 @@ from carpool.gateway.exchange import ClientDisconnected, Exchange
 class Client:
     """Takes what it is sent while `reading` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_s: float | None = None) -> None:
         self.reading = asyncio.Event()
         self.bodies: list[bytes] = []
         scope: dict[str, Any] = {"headers": []}
         Call.open(scope)
-        self.exchange = Exchange(scope, self._receive, self._send)
+        self.exchange = Exchange(scope, self.receive, self._send, longest_s)
 
-    async def _receive(self) -> Any:
-        raise NotImplementedError
+    async def receive(self) -> Any:
+        await asyncio.Event().wait()
 
     async def _send(self, message: Any) -> None:
         await self.reading.wait()
@@ -58,16 +60,63 @@ async def test_a_client_that_has_caught_up_is_fast_again() -> None:
     assert client.bodies == [b"one", b"two"]
 
 
-async def test_a_client_that_leaves_is_seen_however_the_server_waits_for_it() -> None:
-    gone = asyncio.Event()
+async def test_a_deadline_that_passes_at_the_end_of_a_stream_takes_nothing_from_it() -> None:
+    client = Client(longest_s=0.01)
 
-    class Leaver(Client):
-        async def _receive(self) -> Any:
-            await asyncio.sleep(0)  # waits for nothing but its turn
-            await gone.wait()
+    async def stream() -> None:
+        async with client.exchange.attended():
+            client.exchange.push(b"one")
+            client.exchange.push(b"two")
+            await client.exchange.finish(b"end")
+
+    with pytest.raises(DeadlineExceeded):
+        await stream()
+    client.reading.set()
+    await client.exchange.finish(b"error")
+    assert client.bodies == [b"one", b"two", b"error"]
+
+
+class SlowlyLeaving(Client):
+    """Leaves after some turns of the event loop, without waiting for anything else."""
+
+    async def receive(self) -> Any:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+
+async def test_a_server_may_wait_for_no_more_than_a_turn_of_the_event_loop() -> None:
+    with pytest.raises(ClientDisconnected):
+        async with SlowlyLeaving(longest_s=60).exchange.attended():
+            await asyncio.Event().wait()
+
+
+class Broken(Client):
+    """Whose connection breaks."""
+
+    async def receive(self) -> Any:
+        broken = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(broken.set_exception, ConnectionResetError())
+        try:
+            await broken
+        except ConnectionResetError:
             return {"type": "http.disconnect"}
 
-    asyncio.get_running_loop().call_later(0, gone.set)
+
+async def test_a_server_learns_how_its_waiting_ended() -> None:
     with pytest.raises(ClientDisconnected):
-        async with Leaver().exchange.attended():
-            await asyncio.Event().wait()
+        await Broken().exchange.body(10)
+
+
+async def test_a_failed_stream_does_not_wait_for_ever_for_a_client_that_reads_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text_route, "_LAST_WORDS_S", 0.01, raising=False)
+    client = Client()
+    client.exchange.push(b"one")
+    async with asyncio.timeout(60):
+        with pytest.raises(DeadlineExceeded):
+            await text_route._break_off(client.exchange, DeadlineExceeded("too late"))
+    client.reading.set()
+    await asyncio.sleep(0)
+    assert not client.bodies

@@ -281,3 +281,10 @@ def test_a_wide_nucleus_is_found_too(share: float) -> None:
     assert abs(len(ids) - len(expected)) <= 20
     assert len(set(ids.tolist()) ^ set(expected)) <= 20, "sums of 20,000 float32 in another order"
     np.testing.assert_allclose(weights, np.exp(row[ids] - row.max()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("limits", [{}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
+def test_the_smallest_repetition_penalty_leaves_numbers(limits: dict[str, float]) -> None:
+    logits = np.arange(-50, 50, dtype=np.float32)[None]
+    params = SamplingParams(repetition_penalty=1e-40, **limits)  # type: ignore[arg-type]
+    assert sample(logits, [Sample(0, params, [60, 70], [])]).token_ids == [70]

@@ -71,3 +71,16 @@ async def test_a_reader_that_fails_ends_its_own_delivery() -> None:
         await delivery
     running.feed(entry("c", finish_reason="stop"))
     assert [delta.text async for delta in running] == ["c"]
+
+
+async def test_others_get_their_turn_while_much_is_delivered() -> None:
+    running = generation()
+    for _ in range(1000):
+        running.feed(entry("a"))
+    running.feed(entry("b", finish_reason="stop"))
+    delivered: list[Delta] = []
+    delivery = asyncio.create_task(running.deliver(delivered.extend))
+    await asyncio.sleep(0)
+    assert len(delivered) < 100
+    await delivery
+    assert len(delivered) == 1001
