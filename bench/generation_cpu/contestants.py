@@ -42,17 +42,17 @@ def variants(gguf: Path, checkpoint: Path, *, has_bf16: bool) -> Iterator[Varian
 
     `has_bf16` says whether the CPU computes in bf16; elsewhere floating point is f32, whatever is stored.
     """
-    floating, dtype = ("bf16", "bfloat16") if has_bf16 else ("f32", "float32")
-    ours = [("int4", "u8"), ("int8", "u8"), ("bf16", "u8"), ("bf16", floating)]
-    for weights, kv in ours if has_bf16 else [*ours, ("f32", "u8")]:
+    half, dtype = ("bf16", "bfloat16") if has_bf16 else ("f16", "float32")
+    ours = [("int4", half), ("int8", half), ("bf16", half), ("bf16", "u8")]
+    for weights, kv in ours if has_bf16 else [*ours, ("f32", half)]:
         # The file's own 4-bit matrices; everything else from the checkpoint that all have.
         reference = CHAT_MODEL.reference if weights == "int4" else str(checkpoint)
         options = json.dumps({"weights": weights, "kv_cache_precision": kv})
         command = (sys.executable, "-m", "bench.generation_cpu.carpool_contestant", reference, options)
         yield Variant(CARPOOL, f"{weights}, KV {kv}", command)
     exported = {name: export(checkpoint, name) for name in _IR}
-    sources = [(f"{name} IR", path, "u8") for name, path in exported.items()]
-    sources.append(("bf16 IR", exported["bf16"], floating))
+    sources = [(f"{name} IR", path, half) for name, path in exported.items()]
+    sources.append(("bf16 IR", exported["bf16"], "u8"))
     for name, path, kv in sources:
         properties = json.dumps({"KV_CACHE_PRECISION": kv})
         yield _variant(OPENVINO_GENAI, f"{name}, KV {kv}", GENAI, "genai", path, properties)

@@ -1,7 +1,5 @@
 """The conditions a `StepBatch` must meet, checked before native code reads it."""
 
-import numpy as np
-
 from carpool.runtimes.decoder import DecoderSpec, StepBatch
 
 
@@ -15,7 +13,7 @@ def check_batch(batch: StepBatch, spec: DecoderSpec) -> None:
     begins, block_begins = batch.subsequence_begins, batch.block_indices_begins
     if num_rows == 0 or len(begins) != num_rows + 1 or len(block_begins) != num_rows + 1:
         raise ValueError(f"{num_rows} rows with {len(begins)} and {len(block_begins)} begins")
-    new_lens, block_counts = np.diff(begins), np.diff(block_begins)
+    new_lens, block_counts = begins[1:] - begins[:-1], block_begins[1:] - block_begins[:-1]
     if begins[0] != 0 or begins[-1] != len(batch.token_ids) or new_lens.min() < 1:
         raise ValueError(f"subsequence_begins {begins} do not divide {len(batch.token_ids)} tokens")
     if block_begins[0] != 0 or block_begins[-1] != len(batch.block_indices) or block_counts.min() < 1:

@@ -39,7 +39,16 @@ def bf16_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     decoder.close()
 
 
-@pytest.fixture(scope="module", params=["u8", "bf16"])
+@pytest.fixture(scope="module")
+def default_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
+    """As the starter model runs where nothing is set."""
+    config = DecoderConfig(kv_cache_bytes=128 << 20)
+    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=available_cores())
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture(scope="module", params=["default", "u8", "bf16"])
 def decoder(request: pytest.FixtureRequest) -> OpenVinoDecoder:
     decoder: OpenVinoDecoder = request.getfixturevalue(f"{request.param}_decoder")
     return decoder

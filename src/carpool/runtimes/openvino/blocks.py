@@ -38,7 +38,7 @@ def rms_norm(x: ov.Node, weight: ov.Node, eps: float) -> ov.Node:
     )
 
 
-def activation(name: str, x: ov.Node) -> ov.Node:
+def activation(name: str, x: ov.Node | ov.Output) -> ov.Node:
     """The activation function of Hugging Face's name. Raises `ModelFailed` for one that is not supported."""
     match name:
         case "silu" | "swish":

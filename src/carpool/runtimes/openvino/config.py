@@ -19,15 +19,16 @@ class WeightFormat(StrEnum):
     """Eight bits with one scale per output feature. Where the CPU computes in bf16, what the matrices are
     multiplied with is rounded to eight bits too, with one scale per token: the kernels are all 8-bit then."""
     INT4 = "int4"
-    """Four bits in groups of 32. ggml's 4-bit and 8-bit matrices are held exactly as stored."""
+    """Four bits in groups of 32. ggml's 4-bit matrices are held as stored, its 8-bit ones as above."""
 
 
 class KvCachePrecision(StrEnum):
     """How keys and values are held in KV memory."""
 
     AUTO = "auto"
-    """bf16 where the model is computed in bf16, elsewhere u8."""
+    """bf16 where the model is computed in bf16, elsewhere f16."""
     U8 = "u8"
+    """The smallest. The keys of a block share their scales."""
     BF16 = "bf16"
     """Only where the model itself is computed in bf16."""
     F16 = "f16"

@@ -16,6 +16,7 @@ from carpool.runtimes.openvino.decoder_graph import DecoderGraph
 from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
+from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.llama import Llama
 from carpool.runtimes.openvino.mistral import Mistral
 from carpool.runtimes.openvino.padding import without_lone_row
@@ -120,11 +121,9 @@ def _properties(
 ) -> dict[str, Any]:
     """Of the CPU plugin, for a model computed in `precision`; decision 001 has the measurements."""
     properties = activation_rounding(precision, weights)
-    if precision == "bf16":
-        properties["KV_CACHE_PRECISION"] = "bf16"
-    if kv_cache_precision is not KvCachePrecision.AUTO:
-        properties["KV_CACHE_PRECISION"] = kv_cache_precision.value
-    return properties
+    if kv_cache_precision is KvCachePrecision.AUTO:
+        kv_cache_precision = KvCachePrecision.BF16 if precision == "bf16" else KvCachePrecision.F16
+    return {**properties, "KV_CACHE_PRECISION": kv_cache_precision.value}
 
 
 class OpenVinoDecoder:
@@ -159,6 +158,7 @@ class OpenVinoDecoder:
         block_size = min(_block_shape(port)[1] for port in caches)
         self._spec = DecoderSpec(vocab_size, context_length, block_size, num_blocks)
         self._request = compiled.create_infer_request()
+        self._inputs = InputTensors(self._request)
         self._kv_memory = []  # an ov.Tensor does not keep its array alive
         for port in caches:
             shape = [num_blocks + 1, *_block_shape(port)]  # the last for the padding
@@ -187,9 +187,9 @@ class OpenVinoDecoder:
             self._last.settle()
             token_ids = self._last.fill_in(token_ids)
         begins = batch.subsequence_begins
-        lens = np.diff(begins)
+        lens = begins[1:] - begins[:-1]
         last_tokens = begins[1:] - 1
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "input_ids": token_ids,
             "position_ids": np.arange(len(token_ids)) + np.repeat(batch.past_lens - begins[:-1], lens),
             "sample_positions": last_tokens[[each.row for each in batch.samples]].astype(np.int64),
@@ -197,10 +197,10 @@ class OpenVinoDecoder:
             "subsequence_begins": begins,
             "block_indices": batch.block_indices,
             "block_indices_begins": batch.block_indices_begins,
-            "max_context_len": (batch.past_lens + lens).max(),
+            "max_context_len": np.asarray((batch.past_lens + lens).max()),
         }
-        for name, array in inputs.items():
-            self._request.set_tensor(name, ov.Tensor(np.asarray(array)))
+        for name, values in inputs.items():
+            self._inputs.write(name, values)
         self._request.start_async()
         self._last = _Step(self._request, samples, self._statistics)
         return self._last
@@ -208,7 +208,7 @@ class OpenVinoDecoder:
     def close(self) -> None:
         """Free the memory; the decoder cannot be used any more."""
         self._last = None
-        del self._request
+        del self._request, self._inputs
         self._kv_memory.clear()
 
     def _warm_up(self) -> None:

@@ -32,6 +32,7 @@ class Llama(DecoderGraph):
         self.context_length = config.integer("max_position_embeddings")
         self._activation = config.text("hidden_act", "silu")
         self._eps = config.number("rms_norm_eps")
+        self._feed_forward_width = config.integer("intermediate_size")
         self._num_heads = config.integer("num_attention_heads")
         self._num_kv_heads = config.integer("num_key_value_heads", self._num_heads)
         self._head_dim = config.integer("head_dim", config.integer("hidden_size") // self._num_heads)
@@ -77,8 +78,12 @@ class Llama(DecoderGraph):
         return 0
 
     def _feed_forward(self, hidden: ov.Node, name: str) -> ov.Node:
-        gate = activation(self._activation, self._linear(hidden, f"{name}.gate_proj"))
-        return self._linear(ops.multiply(gate, self._linear(hidden, f"{name}.up_proj")), f"{name}.down_proj")
+        names = [f"{name}.gate_proj", f"{name}.up_proj"]
+        if self._weights is WeightFormat.INT4:
+            gate, up = self._projections(hidden, names, [self._feed_forward_width] * 2)
+        else:  # the plugin's kernel for gated feed-forward layers knows two products, and no 4 bits
+            gate, up = (self._linear(hidden, each).output(0) for each in names)
+        return self._linear(ops.multiply(activation(self._activation, gate), up), f"{name}.down_proj")
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)
