@@ -174,6 +174,7 @@ class GenerationEngine:
                         continue
                     result = await self._execute(step)
                 if result is not None:
+                    self._fail_unusable(step, result)
                     self._fail_unmatched(step)
                     self._delivery.deliver(self._scheduler.postprocess(step, result))
         except Exception as error:
@@ -224,8 +225,16 @@ class GenerationEngine:
         result = self._runtime.launch(batch).result()
         if not len(result.token_ids) == len(result.logprobs) == len(batch.samples):
             raise RuntimeError(f"{len(batch.samples)} samples asked for, {len(result.token_ids)} drawn")
-        advance_grammars(step, result.token_ids)
+        advance_grammars(step, result)
         return result
+
+    def _fail_unusable(self, step: Step, result: StepResult) -> None:
+        """End the requests that the model found no numbers for, and leave their companions alone."""
+        for place in result.unusable:
+            request_id = step.sampled[place].request.request_id
+            logger.error("%s gave no numbers for a token of request %d", self.name, request_id)
+            error = CarpoolError(f"{self.name} computed something that is not a number for this request")
+            self._delivery.fail([request_id], error)
 
     def _fail_unmatched(self, step: Step) -> None:
         """End the requests whose grammar got too complex, and leave their companions alone."""

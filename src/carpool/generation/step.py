@@ -7,7 +7,7 @@ from itertools import accumulate, chain
 
 import numpy as np
 
-from carpool.runtimes.decoder import StepBatch
+from carpool.runtimes.decoder import StepBatch, StepResult
 
 from .grammar import next_masks
 from .sequence import Sequence
@@ -64,8 +64,10 @@ def masked(step: Step) -> StepBatch:
     return replace(step.batch, samples=samples)
 
 
-def advance_grammars(step: Step, token_ids: Rows[int]) -> None:
+def advance_grammars(step: Step, result: StepResult) -> None:
     """Move each sequence's matcher on by the token that was drawn."""
-    for seq, token_id in zip(step.sampled, token_ids, strict=True):
-        if seq.matcher is not None and seq.matcher.error is None and token_id not in seq.stop_ids:
+    for place, (seq, token_id) in enumerate(zip(step.sampled, result.token_ids, strict=True)):
+        if seq.matcher is None or place in result.unusable:
+            continue
+        if seq.matcher.error is None and token_id not in seq.stop_ids:
             seq.matcher.advance(token_id)

@@ -108,6 +108,9 @@ class StepResult:
 
     token_ids: Sequence[int]
     logprobs: Sequence[TokenLogprobs | None]
+    unusable: Sequence[int] = ()
+    """Samples whose logits are not finite where it matters, so that nothing could be drawn: their token means
+    nothing."""
 
 
 class StepHandle(Protocol):

@@ -7,6 +7,7 @@ strands (`selection`), and anything else looks into few strands. A runtime may b
 `StrandStatistics`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -39,24 +40,29 @@ def sample(
 ) -> StepResult:
     """Draw one token for each row of logits [len(samples), vocab_size], which are in the end as they were.
 
-    Raises `ValueError` for a grammar mask that allows no token.
+    A row whose largest logit is not finite is unusable, and does not touch the others. Raises `ValueError`
+    for a grammar mask that allows no token.
     """
     token_ids: list[int] = []
     logprobs: list[TokenLogprobs | None] = []
+    unusable: list[int] = []
     for begin in range(0, len(samples), _GROUP):
         rows, group = logits[begin : begin + _GROUP], samples[begin : begin + _GROUP]
         if not all(map(_is_argmax, group)):
             rows = whole_strands(rows)
-        token_ids += _draw_group(rows, group, statistics)
-        logprobs += _logprobs(rows, group, token_ids[begin:], statistics)
-    return StepResult(token_ids, logprobs)
+        drawn = _draw_group(rows, group, statistics)
+        token_ids += [drawn.get(i, 0) for i in range(len(group))]
+        logprobs += _logprobs(rows, group, drawn, statistics)
+        unusable += [begin + i for i in range(len(group)) if i not in drawn]
+    return StepResult(token_ids, logprobs, unusable)
 
 
 def _is_argmax(each: Sample) -> bool:
     return each.params.temperature == 0 and each.params.top_logprobs is None and not is_processed(each)
 
 
-def _draw_group(rows: Floats, samples: Sequence[Sample], statistics: StrandStatistics) -> list[int]:
+def _draw_group(rows: Floats, samples: Sequence[Sample], statistics: StrandStatistics) -> dict[int, int]:
+    """A token for each row of logits that is usable."""
     whole = dict(enumerate(samples))
     few: dict[int, Ids] = {}  # the tokens that a grammar leaves, where they are few
     with Changes() as changes:
@@ -72,12 +78,13 @@ def _draw_group(rows: Floats, samples: Sequence[Sample], statistics: StrandStati
                 row[: len(ids)] = rows[i, ids]
             places = _draw(whole_strands(short), dict(enumerate(samples[i] for i in few)), strand_statistics)
             for place, (i, ids) in enumerate(few.items()):
-                found[i] = int(ids[places[place]])
-    return [found[i] for i in range(len(samples))]
+                if place in places:
+                    found[i] = int(ids[places[place]])
+    return found
 
 
 def _draw(rows: Floats, samples: Mapping[int, Sample], statistics: StrandStatistics) -> dict[int, int]:
-    """A place in each row of processed logits that has a sample."""
+    """A place in each row of processed logits that has a sample and is usable."""
     found: dict[int, int] = {}
     unlimited: list[int] = []
     limited: list[int] = []
@@ -86,7 +93,9 @@ def _draw(rows: Floats, samples: Mapping[int, Sample], statistics: StrandStatist
     for i, each in samples.items():
         params = each.params
         if params.temperature == 0:
-            found[i] = int(rows[i].argmax())
+            place = int(rows[i].argmax())  # the first NaN if there is one
+            if math.isfinite(rows[i, place]):
+                found[i] = place
             continue
         (unlimited if params.top_k == 0 and params.top_p == 1 and params.min_p == 0 else limited).append(i)
         factors[i] = 1 / max(params.temperature, _LOWEST_TEMPERATURE)
@@ -94,6 +103,11 @@ def _draw(rows: Floats, samples: Mapping[int, Sample], statistics: StrandStatist
     if not unlimited and not limited:
         return found
     strands = Strands.of_all(rows, factors, statistics)
+    masses = strands.sums.sum(axis=1)
+    is_usable = np.isfinite(strands.highest) & np.isfinite(masses) & (masses > 0)
+    if not is_usable.all():
+        unlimited = [i for i in unlimited if is_usable[i]]
+        limited = [i for i in limited if is_usable[i]]
     if unlimited:
         places = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
         found |= zip(unlimited, places.tolist(), strict=True)
@@ -105,10 +119,12 @@ def _draw(rows: Floats, samples: Mapping[int, Sample], statistics: StrandStatist
 
 
 def _logprobs(
-    logits: Floats, samples: Sequence[Sample], token_ids: Sequence[int], statistics: StrandStatistics
+    logits: Floats, samples: Sequence[Sample], token_ids: Mapping[int, int], statistics: StrandStatistics
 ) -> list[TokenLogprobs | None]:
     tops = {
-        i: each.params.top_logprobs for i, each in enumerate(samples) if each.params.top_logprobs is not None
+        i: each.params.top_logprobs
+        for i, each in enumerate(samples)
+        if each.params.top_logprobs is not None and i in token_ids
     }
     found: list[TokenLogprobs | None] = [None] * len(samples)
     if tops:

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -180,6 +181,28 @@ async def test_a_wrong_number_of_tokens_is_a_failed_step(damage: Callable[[list[
     async with trip(Miscounting()) as journey:
         journey.submit(1, prompt(6), 3)
         assert (await journey.receiver.end(1)).finish_reason is FinishReason.ERROR
+
+
+async def test_a_row_without_numbers_ends_its_request_and_no_other() -> None:
+    class Overflowing(SimulatedDecoder):
+        def run(self, batch: StepBatch) -> StepResult:
+            result = super().run(batch)
+            unusable = [
+                i for i, each in enumerate(batch.samples) if len(each.output_ids) == 3 == each.row + 2
+            ]
+            return replace(result, unusable=unusable)
+
+    async with trip(Overflowing()) as journey:
+        for request_id in range(3):
+            journey.submit(request_id, prompt(6, salt=request_id), 10)
+        error = (await journey.receiver.end(1)).error
+        assert type(error) is CarpoolError
+        assert "not a number" in error.message
+        for request_id in (0, 2):
+            assert (await journey.receiver.end(request_id)).finish_reason is FinishReason.LENGTH
+            assert journey.receiver.text(request_id) == alone(prompt(6, salt=request_id), 10)
+        assert journey.engine.healthy
+        assert journey.metric("carpool_step_failures_total") == 0
 
 
 async def test_a_launch_that_fails_is_a_failed_step() -> None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from carpool.runtimes.candidates import candidates
 from carpool.runtimes.decoder import Sample, SamplingParams
 from carpool.runtimes.logits_processing import Changes, process
+from carpool.runtimes.openvino.strand_statistics import GraphStatistics
 from carpool.runtimes.sampling import sample, token_logprobs, uniform
 from carpool.runtimes.selection import Strands, above, ranked, strand_statistics, whole_strands
 
@@ -288,3 +290,35 @@ def test_the_smallest_repetition_penalty_leaves_numbers(limits: dict[str, float]
     logits = np.arange(-50, 50, dtype=np.float32)[None]
     params = SamplingParams(repetition_penalty=1e-40, **limits)  # type: ignore[arg-type]
     assert sample(logits, [Sample(0, params, [60, 70], [])]).token_ids == [70]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("in_graph", [False, True], ids=["NumPy", "graph"])
+@pytest.mark.parametrize("places", [slice(7, 8), slice(None)], ids=["one", "all"])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"temperature": 0.0},
+        {"temperature": 0.0, "top_logprobs": 3},
+        {},
+        {"top_k": 5},
+        {"top_p": 0.9, "top_logprobs": 3},
+        {"min_p": 0.1},
+        {"top_p": 0.9, "repetition_penalty": 1.2},
+    ],
+    ids=str,
+)
+def test_a_row_that_is_no_numbers_harms_no_other(
+    limits: dict[str, Any], number: float, places: slice, in_graph: bool
+) -> None:
+    statistics = GraphStatistics(500, num_threads=1) if in_graph else strand_statistics
+    sound = np.random.default_rng(3).normal(0, 2, (4, 500)).astype(np.float32)
+    rows = sound.copy()
+    rows[1, places] = number
+    samples = [Sample(row, SamplingParams(seed=row, **limits), [1, 2], [3]) for row in range(4)]
+    expected, found = sample(sound, samples, statistics), sample(rows, samples, statistics)
+    assert list(found.unusable) == ([1] if number != -np.inf or places == slice(None) else [])
+    for row in (0, 2, 3):
+        assert found.token_ids[row] == expected.token_ids[row]
+        assert found.logprobs[row] == expected.logprobs[row]
