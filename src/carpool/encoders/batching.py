@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from carpool.errors import CarpoolError
 from carpool.inference_engine import BatchEvent, DeviceGate, EngineConfig, InferenceEngine, Priority
 from carpool.runtimes.encoder import BatchRuntime
 from carpool.telemetry import Registry
@@ -90,7 +91,8 @@ class EncoderBatches(Generic[Item]):
         """The rows of the items, in their order; `lengths` are theirs in tokens.
 
         Whatever goes wrong with one item ends the call: when it fails or is cancelled, none of its items that
-        still wait are computed. Raises as `InferenceEngine.submit`.
+        still wait are computed. Raises as `InferenceEngine.submit`, and `CarpoolError` for a row that is no
+        numbers.
         """
         by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # neighbours pad each other least
         futures: list[asyncio.Future[NDArray[np.float32]]] = []
@@ -116,6 +118,9 @@ class EncoderBatches(Generic[Item]):
             result[index] = row
             if count % _SLICE == 0:
                 await asyncio.sleep(0)
+        if not np.isfinite(result).all():
+            index = int(np.isfinite(result).all(axis=1).argmin())
+            raise CarpoolError(f"The model computed something that is not a number for item {index}")
         return result
 
     def _on_batch(self, event: BatchEvent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 from .batch import batch_cost
@@ -121,7 +122,9 @@ class BatchScheduler:
         cost = batch_cost(batch.tasks, self.queue.config.padded)
         plain = sum(task.cost for task in batch.tasks)
         if not failed:
-            self.queue.cost_model.observe(cost, plain, run_ms)
+            is_cut = batch.tasks[0].priority >= Priority.BULK
+            bound_ms = self.queue.config.bulk_slice_ms if is_cut else math.inf
+            self.queue.cost_model.observe(cost, plain, run_ms, bound_ms=bound_ms)
         if self._observe is None:
             return
         event = BatchEvent(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 _DECAY = 0.98  # a batch counts half after 34 later ones
-_LATE = 0.01
+_LATE = 0.05
 """Share of batches that may run longer than `cost_within` was asked for."""
-_LATE_STEP = 0.02
+_LATE_STEP = 0.05
 """How far one late batch moves the margin."""
+_NEAR = 0.5
+"""Part of its bound that a batch must be predicted to fill to say something of others that are cut to it."""
 _ROUNDING = 1e-6
 _TRUSTED_AFTER = 8
 """Batches: a stall in one of so many makes the others look little worse."""
@@ -31,7 +33,7 @@ class CostModel:
         self.padding = 1.0
         """Padded cost over plain cost, decaying mean."""
         self.margin = 1.0
-        """Measured over predicted run time that 99 of 100 batches stay below."""
+        """Measured over predicted run time that 19 of 20 batches which were cut to a run time stay below."""
         self._seen = 0
         self._w = self._x = self._y = self._xx = self._xy = self._yy = 0.0
 
@@ -52,9 +54,13 @@ class CostModel:
             return math.inf
         return self.overhead_ms / self.ms_per_cost if self.ms_per_cost > 0 else math.inf
 
-    def observe(self, padded_cost: float, plain_cost: float, run_ms: float) -> None:
-        """Learn from one successful batch."""
-        if self.fitted and (predicted := self.predict_ms(padded_cost)) > 0:
+    def observe(
+        self, padded_cost: float, plain_cost: float, run_ms: float, *, bound_ms: float = math.inf
+    ) -> None:
+        """Learn from one successful batch; `bound_ms` is the run time it was cut to."""
+        predicted = self.predict_ms(padded_cost)
+        # A small batch's time is mostly chance: margins learned from those would halve the large ones.
+        if self.fitted and predicted > _NEAR * bound_ms / self.margin:
             self._widen(run_ms / predicted)
         self._seen += 1
         if self._seen == 1:
@@ -126,7 +132,7 @@ class CostModel:
         return max(0.0, slope - _STANDARD_ERRORS * error)
 
     def cost_within(self, run_ms: float) -> float:
-        """The largest cost that keeps 99 runs of 100 within this; infinite if cost does not matter."""
+        """The largest cost that keeps 19 runs of 20 within this; infinite if cost does not matter."""
         if self.ms_per_cost <= 0:
             return math.inf
         return (run_ms / self.margin - self.overhead_ms) / self.ms_per_cost

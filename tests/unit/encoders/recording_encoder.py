@@ -1,5 +1,6 @@
 """Runtimes without a model: a test sees their batches and holds them at will."""
 
+import math
 import threading
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from carpool.runtimes.encoder import EncoderSpec, TokenPair
 
 POISON = 30_000
 """A batch that holds this token id fails."""
+OVERFLOW = 30_001
+"""The vector of a sequence that begins with this token id is no numbers."""
 
 
 class RecordingEncoder:
@@ -58,5 +61,5 @@ class RecordingClassifier(RecordingEncoder):
         return np.array([[sum(pair.ids[pair.second :])] for pair in batch], np.float32)
 
 
-def vector(ids: Sequence[int]) -> list[int]:
-    return [len(ids), ids[0], sum(ids)]
+def vector(ids: Sequence[int]) -> list[float]:
+    return [len(ids), ids[0] if ids[0] != OVERFLOW else math.nan, sum(ids)]

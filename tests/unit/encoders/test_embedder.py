@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from carpool.encoders import Embedder, EncoderConfig, SentenceTransformersConfig
-from carpool.errors import ContextLengthExceeded, InvalidRequest, StartError
+from carpool.encoders import Embedder, Embeddings, EncoderConfig, SentenceTransformersConfig
+from carpool.errors import CarpoolError, ContextLengthExceeded, InvalidRequest, StartError
 from carpool.inference_engine import DeadlineExceeded, EngineStopped, Priority, QueueFull
 from carpool.models.tokenizer import Tokenizer
 from carpool.telemetry import Registry, render
-from tests.unit.encoders.recording_encoder import POISON, RecordingEncoder, vector
+from tests.unit.encoders.recording_encoder import OVERFLOW, POISON, RecordingEncoder, vector
 
 Start = Callable[..., AbstractAsyncContextManager[tuple[Embedder, RecordingEncoder]]]
 
@@ -144,6 +144,20 @@ async def test_one_failing_input_leaves_its_neighbours_alone(start: Start) -> No
         results = await asyncio.gather(*calls, return_exceptions=True)
         await first
     assert [isinstance(result, RuntimeError) for result in results] == [False] * 3 + [True] + [False] * 2
+
+
+async def test_an_input_that_gives_no_numbers_is_named_and_its_neighbours_are_served(start: Start) -> None:
+    async with start() as (embedder, encoder):
+        first = await occupied(embedder, encoder)
+        inputs = [[5]], [[6, 7], [OVERFLOW], [8]], [[9]]
+        calls = [asyncio.create_task(embedder.embed(ids)) for ids in inputs]
+        await queued(embedder, 5)
+        encoder.release()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        await first
+    assert [isinstance(result, Embeddings) for result in results] == [True, False, True]
+    assert isinstance(results[1], CarpoolError)
+    assert "item 1" in results[1].message
 
 
 async def test_a_failing_input_takes_back_the_rest_of_its_call(start: Start) -> None:

@@ -89,19 +89,19 @@ def test_small_batches_alone_say_nothing_against_a_large_backlog() -> None:
     assert model.predict_backlog_ms(50, 50 * 512, 32, 32) == pytest.approx(32 * 30 * steps, rel=0.1)
 
 
-def test_a_bound_on_run_time_holds_for_all_but_one_batch_in_a_hundred() -> None:
+def test_a_bound_on_run_time_holds_for_all_but_one_batch_in_twenty() -> None:
     chance = random.Random(7)
     model = CostModel()
     late = []
     for number in range(20_000):
         bulk = number > 100 and number % 8
         cost = int(min(64.0, model.cost_within(20.0))) if bulk else 1 + number % 7
-        run_ms = (2 + 0.5 * cost) * chance.lognormvariate(0, 0.15)
-        model.observe(cost, cost, run_ms)
+        run_ms = (2 + 0.5 * cost) * chance.lognormvariate(0, 0.15 if bulk else 1.0)
+        model.observe(cost, cost, run_ms, bound_ms=20.0 if bulk else math.inf)
         if bulk:
             late.append(run_ms > 20.0)
-    assert sum(late[-10_000:]) / 10_000 < 0.02
-    assert 1.15**1.5 < model.margin < 1.15**3
+    assert 0.03 < sum(late[-10_000:]) / 10_000 < 0.07
+    assert 1.1 < model.margin < 1.5
 
 
 def test_a_steady_model_needs_no_margin() -> None:
