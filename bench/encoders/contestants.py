@@ -60,13 +60,22 @@ def _infinity(engine: str, dtype: str) -> Command:
     return command
 
 
+# Optimum 1.24 does not know the files of PyTorch's newer exporter.
+_OPTIMUM_CLI = """
+import functools, torch.onnx
+torch.onnx.export = functools.partial(torch.onnx.export, dynamo=False)
+from optimum.commands.optimum_cli import main
+main()
+"""
+
+
 def exported(model: Path) -> Path:
     """The model as ONNX, made by optimum on first use."""
     target = VENVS / "infinity-optimum" / f"{MODEL}-onnx"
     if not (target / "model.onnx").exists():
-        program = OPTIMUM.python().with_name("optimum-cli")
         asked = ["export", "onnx", "--model", str(model), "--task", "feature-extraction", str(target)]
-        subprocess.run([program, *asked], check=True, env=os.environ | _OFFLINE, stdout=subprocess.DEVNULL)
+        command = [OPTIMUM.python(), "-c", _OPTIMUM_CLI, *asked]
+        subprocess.run(command, check=True, env=os.environ | _OFFLINE, stdout=subprocess.DEVNULL)
     return target
 
 
