@@ -35,7 +35,7 @@ from carpool.runtimes.decoder import (
     StepHandle,
     StepResult,
 )
-from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
+from carpool.runtimes.openvino.config import DecoderConfig, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
 from carpool.runtimes.openvino.device import core, default_precision
 from carpool.telemetry import Registry
@@ -90,7 +90,7 @@ class Shapes:
 
 
 def _load(checkpoint: Checkpoint, weights: WeightFormat) -> OpenVinoDecoder:
-    config = DecoderConfig(weights=weights, kv_cache_precision=KvCachePrecision.U8, kv_cache_bytes=512 << 20)
+    config = DecoderConfig(weights=weights, kv_cache_bytes=512 << 20)
     return load_decoder(checkpoint, config, num_threads=THREADS)
 
 
@@ -213,7 +213,7 @@ def roofline(gguf: Path) -> str:
             host = asyncio.run(host_ms(decoder, Tokenizer.from_checkpoint(checkpoint), max(STREAMS)))
         decoder.close()
         for streams in STREAMS:
-            read = shapes.step_bytes(weights, streams, kv_bytes=1)
+            read = shapes.step_bytes(weights, streams, kv_bytes=2)
             operations = shapes.step_operations(streams)
             memory_ms, matrix_ms = read / machine.bandwidth * 1e3, operations / machine.matrix_rate * 1e3
             floor = max(memory_ms, matrix_ms)
@@ -247,7 +247,7 @@ def roofline(gguf: Path) -> str:
 a thread), {large} GFLOP/s in large matrix products (OpenVINO), {small} GFLOP/s in NumPy's f32 products of the
 model's shapes with 32 rows.
 
-A step at {CONTEXT} tokens of context reads every weight once and every stream's u8 keys and values. The model
+A step at {CONTEXT} tokens of context reads every weight once and every stream's 16-bit keys and values. The model
 has {shapes.num_weights / 1e6:.0f} million weights in products. The floor is the longer of the two times.
 
 {table(floors)}
