@@ -48,25 +48,23 @@ def log(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-def start(names: list[str], model: Path) -> dict[str, Server]:
-    """The servers that come up, one after another, paused."""
-    servers: dict[str, Server] = {}
+def start(servers: dict[str, Server], names: list[str], model: Path) -> None:
+    """Add the servers that come up, one after another, paused; each when its process starts."""
     for name in names:
         try:
             server = Server(CONTESTANTS[name], model)
         except (OSError, subprocess.CalledProcessError) as error:
             log(f"{name} does not install here: {error}")
             continue
+        servers[name] = server
         try:
             server.wait_up()
         except RuntimeError as error:
             log(f"{name} does not start here: {error}")
-            server.end()
+            servers.pop(name).end()
             continue
         server.pause()
-        servers[name] = server
         log(f"{name} is up")
-    return servers
 
 
 def cosines(servers: dict[str, Server], model: Path) -> dict[str, tuple[float, float]]:
@@ -230,8 +228,9 @@ def main() -> None:
     reference = ModelReference.parse(EMBEDDING_MODEL.reference)
     model = fetch(reference, DEFAULT_DIRECTORY.expanduser(), lambda _: None)
     figures: dict[str, Any] = {}
-    servers = start(arguments.only, model)
+    servers: dict[str, Server] = {}
     try:
+        start(servers, arguments.only, model)
         figures["cosines"] = cosines(servers, model)
         if "singles" in arguments.parts:
             figures["singles"] = singles(servers, arguments.seconds, arguments.rounds)

@@ -45,7 +45,7 @@ BYTES_PER_WEIGHT = {
     WeightFormat.F32: 4.0,
     WeightFormat.BF16: 2.0,
     WeightFormat.INT8: 1.0,
-    WeightFormat.INT4: 0.5 + 8 / 32,  # a group of 32 has a scale and a zero point, each f32
+    WeightFormat.INT4: 0.5 + 4 / 32,  # a group of 32 has a scale and a zero point, each f16
 }
 _KINDS = {
     "FullyConnected": "products",
@@ -247,8 +247,8 @@ def roofline(gguf: Path) -> str:
 a thread), {large} GFLOP/s in large matrix products (OpenVINO), {small} GFLOP/s in NumPy's f32 products of the
 model's shapes with 32 rows.
 
-A step at {CONTEXT} tokens of context reads every weight once and every stream's 16-bit keys and values. The model
-has {shapes.num_weights / 1e6:.0f} million weights in products. The floor is the longer of the two times.
+A step at {CONTEXT} tokens of context reads every weight once and every stream's 16-bit keys and values. The
+model has {shapes.num_weights / 1e6:.0f} million weights in products. The floor is the longer of both times.
 
 {table(floors)}
 Where a step goes, by the plugin's own counters:
