@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset15 as ops
 
 from carpool.encoders import (
     Activation,
@@ -135,12 +136,30 @@ async def test_an_onnx_file_with_hidden_states_is_pooled_here(tmp_path: Path, pl
     await assert_same_vectors(directory, "bert-mean")
 
 
+def padded(packed: ov.Model) -> ov.Model:
+    """The graph with a row for each text and a mask, as converters make them."""
+    inputs = {node.get_any_name(): node.get_node() for node in packed.inputs}
+    mask = ops.parameter([-1, -1], ov.Type.i32, name="attention_mask")
+    num_texts, width = (ops.gather(ops.shape_of(mask, "i32"), axis, 0) for axis in (0, 1))
+    counts = ops.range(0, width, 1, "i32")
+    places = {
+        "position_ids": ops.broadcast(counts, ops.shape_of(mask)),
+        "text_ids": mask,
+        "firsts": ops.multiply(ops.range(0, num_texts, 1, "i32"), width),
+        "lengths": ops.reduce_sum(mask, 1),
+    }
+    for name, node in places.items():
+        inputs.pop(name).output(0).replace(node.output(0))
+    mask.output(0).set_names({"attention_mask"})  # the replaced one's went over to it
+    return ov.Model(packed.get_results(), [*inputs.values(), mask], "padded")
+
+
 @pytest.mark.parametrize("pooled", [Pooling(), Pooling(normalize=True)], ids=["plain", "normalized"])
 async def test_an_openvino_directory_with_vectors_is_taken_as_it_is(tmp_path: Path, pooled: Pooling) -> None:
     tiny = BY_NAME["bert-mean"]
     graph = build_embedding_graph(open_checkpoint(tiny.write(tmp_path / "from")), pooled, WeightFormat.AUTO)
     directory = with_graph(tiny, tmp_path / "to")
-    ov.save_model(graph, directory / "openvino_model.xml", compress_to_fp16=False)
+    ov.save_model(padded(graph), directory / "openvino_model.xml", compress_to_fp16=False)
     await assert_same_vectors(directory, tiny.name)
 
 
@@ -150,7 +169,7 @@ async def test_an_openvino_directory_with_a_classifier(tmp_path: Path, name: str
     graph = build_classifier_graph(open_checkpoint(tiny.write(tmp_path / "from")), WeightFormat.AUTO)
     directory = with_graph(tiny, tmp_path / "to")
     (directory / "openvino").mkdir()
-    ov.save_model(graph, directory / "openvino" / "openvino_model.xml", compress_to_fp16=False)
+    ov.save_model(padded(graph), directory / "openvino" / "openvino_model.xml", compress_to_fp16=False)
     await assert_same_logits(directory, name)
 
 

@@ -1,7 +1,7 @@
 """A compiled encoder graph, and how a batch is laid on the threads."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Protocol
 
 import numpy as np
 import openvino as ov
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from carpool.errors import ModelFailed
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
+from carpool.runtimes.openvino.packed_batch import PackedBatch
+from carpool.runtimes.openvino.padded_batch import PaddedBatch
 
-_LEAST_TOKENS_PER_THREAD = 128
+_LEAST_TOKENS_PER_THREAD = 48
 """In smaller batches all threads together are faster than each on its own."""
 _LONGEST_PART = 1.1
 """Of a thread's share of the whole batch: what a cut may cost where lengths or their number do not divide."""
@@ -19,20 +21,27 @@ _MOST_BYTES_TWICE = 256 << 20
 """Weights above are held in one form only."""
 
 
-class _Rows(NamedTuple):
-    """What goes into a graph: padded token-id sequences."""
+class BatchLayout(Protocol):
+    """How a batch's texts become a graph's inputs."""
 
-    inputs: dict[str, NDArray[np.int32]]
-    indices: list[int]
-    """Their places in the batch."""
+    def size(self, lengths: Sequence[int]) -> int:
+        """How much work texts of these lengths are, in tokens."""
+
+    def cut(self, lengths: Sequence[int], count: int) -> list[list[int]]:
+        """Indices in `count` parts, none empty, whose largest is small; there are as many lengths or more."""
+
+    def inputs(
+        self, texts: Sequence[Sequence[int]], seconds: Sequence[int] | None
+    ) -> dict[str, NDArray[np.int32]]:
+        """The arrays for token-id sequences; tokens from `seconds[index]` on are of type 1, others of 0."""
 
 
 class BatchGraph:
     """A graph as `encoder_graph` makes it, compiled, for batches from one thread at a time.
 
     Small batches run on all threads together. In a large one, threads would wait for each other at the end of
-    each of dozens of products, longest where other processes want the cores too; so a large batch is cut by
-    length into a part for each thread, and only the ends of the parts are waited for. That also pads less.
+    each of dozens of products, longest where other processes want the cores too; so a large batch is cut into
+    a part for each thread, and only the ends of the parts are waited for.
     Raises `ModelFailed` for a precision that this CPU does not compute in.
     """
 
@@ -53,7 +62,8 @@ class BatchGraph:
             )
             return [compiled.create_infer_request() for _ in range(count)]
 
-        self._has_types = any("token_type_ids" in node.get_names() for node in model.inputs)
+        self._names = [node.get_any_name() for node in model.inputs]
+        self._layout: BatchLayout = PackedBatch() if "text_ids" in self._names else PaddedBatch()
         [self._request] = requests(1)
         # The second form holds the weights once more; larger products gain less from it.
         is_small = _constant_bytes(model) <= _MOST_BYTES_TWICE
@@ -61,79 +71,48 @@ class BatchGraph:
         self.computed_tokens = 0
         """So far, padding included."""
         for request in [self._request, *self._by_thread]:  # the plugin packs the weights at the first call
-            request.infer(self._rows([[0, 0]], None, [0]).inputs)
+            request.infer(self._inputs([[0, 0]], None, [0]))
 
     def run(
         self, batch: Sequence[Sequence[int]], seconds: Sequence[int] | None = None
     ) -> NDArray[np.float32]:
         """The output for token-id sequences; tokens from `seconds[row]` on are of type 1, others of 0."""
-        parts = [self._rows(batch, seconds, part) for part in self._parts(list(map(len, batch)))]
+        parts = self._parts(list(map(len, batch)))
         requests = [self._request] if len(parts) == 1 else self._by_thread
         for request, part in zip(requests, parts, strict=True):
+            inputs = self._inputs(batch, seconds, part)
+            self.computed_tokens += inputs["input_ids"].size
             # Without share_inputs: with it, OpenVINO 2026.4.1 corrupts the heap as shapes change.
-            request.start_async(part.inputs)
+            request.start_async(inputs)
         _wait(requests)
         outputs = [request.get_output_tensor(0).data for request in requests]
         result = np.empty((len(batch), *outputs[0].shape[1:]), np.float32)
         for part, output in zip(parts, outputs, strict=True):
-            result[part.indices] = output
-            self.computed_tokens += part.inputs["input_ids"].size
+            result[part] = output
+        broken = np.flatnonzero(~np.isfinite(result).all(axis=1)).tolist()
+        if len(batch) > 1:  # what is no number in a text's states is none in all of its row's
+            for index in broken:
+                result[index] = self.run([batch[index]], seconds and [seconds[index]])[0]
         return result
 
     def _parts(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The batch's indices, together or in a part for each thread, of about the same size with padding."""
+        """The batch's indices, together or in a part of about the same size for each thread."""
         whole = list(range(len(lengths)))
         count = len(self._by_thread)
-        size = len(lengths) * max(lengths)
+        size = self._layout.size(lengths)
         if count == 0 or len(lengths) < count or size < count * _LEAST_TOKENS_PER_THREAD:
             return [whole]
-        by_length = sorted(whole, key=lengths.__getitem__)
-        parts = balanced_parts([lengths[index] for index in by_length], count)
-        largest = max((end - start) * lengths[by_length[end - 1]] for start, end in parts)
-        if largest * count > size * _LONGEST_PART:
-            return [whole]
-        return [by_length[start:end] for start, end in parts]
+        parts = self._layout.cut(lengths, count)
+        largest = max(self._layout.size([lengths[index] for index in part]) for part in parts)
+        return [whole] if largest * count > size * _LONGEST_PART else parts
 
-    def _rows(
-        self, batch: Sequence[Sequence[int]], seconds: Sequence[int] | None, indices: list[int]
-    ) -> _Rows:
-        shape = (len(indices), max(len(batch[index]) for index in indices))
-        names = ["input_ids", "attention_mask", *(["token_type_ids"] if self._has_types else [])]
-        inputs = {name: np.zeros(shape, np.int32) for name in names}
-        for row, index in enumerate(indices):
-            length = len(batch[index])
-            inputs["input_ids"][row, :length] = batch[index]
-            inputs["attention_mask"][row, :length] = 1
-            if self._has_types and seconds is not None:
-                inputs["token_type_ids"][row, seconds[index] : length] = 1
-        return _Rows(inputs, indices)
-
-
-def balanced_parts(lengths: Sequence[int], count: int) -> list[tuple[int, int]]:
-    """Cut ascending lengths into `count` ranges, none empty, so that the largest is small with padding.
-
-    A range's size is its rows times its longest. The bound on it is found by bisection; a range takes as many
-    rows as fit. `lengths` has at least `count` elements, all above 0.
-    """
-
-    def cut(bound: int) -> list[tuple[int, int]] | None:
-        ranges = []
-        start = 0
-        for left in range(count - 1, -1, -1):
-            end = start + 1
-            while end < len(lengths) - left and (end + 1 - start) * lengths[end] <= bound:
-                end += 1
-            if (end - start) * lengths[end - 1] > bound:
-                return None
-            ranges.append((start, end))
-            start = end
-        return ranges if start == len(lengths) else None
-
-    low, high = 1, len(lengths) * lengths[-1]
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if cut(middle) else (middle + 1, high)
-    return cut(low) or []
+    def _inputs(
+        self, batch: Sequence[Sequence[int]], seconds: Sequence[int] | None, part: list[int]
+    ) -> dict[str, NDArray[np.int32]]:
+        arrays = self._layout.inputs(
+            [batch[index] for index in part], seconds and [seconds[index] for index in part]
+        )
+        return {name: arrays[name] for name in self._names}
 
 
 def _wait(requests: Sequence[ov.InferRequest]) -> None:

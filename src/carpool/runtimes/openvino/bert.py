@@ -9,19 +9,22 @@ from openvino import opset15 as ops
 
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
-from carpool.runtimes.openvino.blocks import ints, layer_norm, linear
+from carpool.runtimes.openvino.blocks import ints, layer_norm, linear, scalar
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.weights import constant, matrix
 
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_UNSEEN = -1e9
+"""Added to a score, leaves nothing of its weight, in f32 and in bf16."""
 
 
 class Bert:
     """The layers of a checkpoint, with their inputs.
 
-    `attention_mask` is 1 for tokens and 0 for padding, which is on the right. With `token_types` there is an
-    input for them, otherwise all tokens are of type 0. `weights` says how the layers' matrices are held, AUTO
-    as in the checkpoint. Raises `ModelFailed` for a variant of the architecture that is not supported.
+    Several texts share a row, as `packed_batch` lays them; each sees its own tokens only. With `token_types`
+    there is an input for them, otherwise all tokens are of type 0. `weights` says how the layers' matrices
+    are held, AUTO as in the checkpoint. Raises `ModelFailed` for a variant of the architecture that is not
+    supported.
     """
 
     prefix = "bert."
@@ -41,42 +44,60 @@ class Bert:
         self._num_layers = int(config["num_hidden_layers"])
         self._hidden_size = int(config["hidden_size"])
         self._num_heads = int(config["num_attention_heads"])
-        self.input_ids = ops.parameter([-1, -1], ov.Type.i32, name="input_ids")
-        self.attention_mask = ops.parameter([-1, -1], ov.Type.i32, name="attention_mask")
-        self.token_type_ids = (
-            ops.parameter([-1, -1], ov.Type.i32, name="token_type_ids") if token_types else None
-        )
-        self._is_token = ops.not_equal(self.attention_mask, ops.constant(0, ov.Type.i32))
+        names = ["input_ids", "position_ids", "text_ids", *(["token_type_ids"] if token_types else [])]
+        self._inputs = {name: ops.parameter([-1, -1], ov.Type.i32, name=name) for name in names}
+        self._inputs |= {name: ops.parameter([-1], ov.Type.i32, name=name) for name in ("firsts", "lengths")}
+        self._mask = self._same_text()
 
     @property
     def inputs(self) -> list[ov.Node]:
-        """The graph's parameters, each i32 [batch, tokens]."""
-        inputs = [self.input_ids, self.attention_mask]
-        return inputs if self.token_type_ids is None else [*inputs, self.token_type_ids]
+        """The graph's parameters, each i32: [rows, tokens], `firsts` and `lengths` [texts]."""
+        return list(self._inputs.values())
 
-    def hidden(self) -> ov.Node:
-        """The last layer's hidden states, f32 [batch, tokens, hidden_size]."""
-        words = ops.gather(self._table("word"), self.input_ids, index(0))
+    def hidden(self) -> tuple[ov.Node, ov.Node]:
+        """The last layer's hidden states of each text, and which of them are tokens.
+
+        f32 [texts, tokens, hidden_size] and boolean [texts, tokens]; what is none repeats the text's first.
+        """
+        counts = ops.range(index(0), ops.reduce_max(self._inputs["lengths"], ints(0)), index(1), "i32")
+        is_token = ops.less(ops.unsqueeze(counts, ints(0)), ops.unsqueeze(self._inputs["lengths"], ints(1)))
+        places = ops.select(is_token, ops.unsqueeze(counts, ints(0)), ops.constant(0, ov.Type.i32))
+        places = ops.add(places, ops.unsqueeze(self._inputs["firsts"], ints(1)))
+        return ops.gather(self._tokens(), places, index(0)), is_token
+
+    def first(self) -> ov.Node:
+        """The last layer's hidden state of each text's first token, f32 [texts, hidden_size]."""
+        return ops.gather(self._tokens(), self._inputs["firsts"], index(0))
+
+    def logits(self) -> ov.Node:
+        """What the head of `BertForSequenceClassification` gives, f32 [texts, labels]."""
+        pooled = ops.tanh(self._linear(self.first(), f"{self._prefix}pooler.dense"))
+        return self._linear(pooled, "classifier")
+
+    def _tokens(self) -> ov.Node:
+        """The last layer's hidden states, f32 [rows * tokens, hidden_size]."""
+        words = ops.gather(self._table("word"), self._inputs["input_ids"], index(0))
         hidden = self._layer_norm(ops.add(words, self._places()), f"{self._prefix}embeddings.LayerNorm")
         for layer in range(self._num_layers):
             hidden = self._layer(hidden, f"{self._prefix}encoder.layer.{layer}")
-        return hidden
-
-    def logits(self) -> ov.Node:
-        """What the head of `BertForSequenceClassification` gives, f32 [batch, labels]."""
-        first = ops.gather(self.hidden(), index(0), index(1))
-        pooled = ops.tanh(self._linear(first, f"{self._prefix}pooler.dense"))
-        return self._linear(pooled, "classifier")
+        return ops.reshape(hidden, ints(-1, self._hidden_size), False)
 
     def _places(self) -> ov.Node:
         """What is added to the words for their positions and types."""
         positions, types = self._table("position"), self._table("token_type")
-        num_tokens = ops.gather(ops.shape_of(self.input_ids), ints(1), index(0))
-        if self.token_type_ids is None:  # one table, cut to length
-            table = ops.add(positions, ops.gather(types, index(0), index(0)))
-            return ops.slice(table, ints(0), num_tokens, ints(1), ints(0))
-        places = ops.slice(positions, ints(0), num_tokens, ints(1), ints(0))
-        return ops.add(places, ops.gather(types, self.token_type_ids, index(0)))
+        position_ids, token_types = self._inputs["position_ids"], self._inputs.get("token_type_ids")
+        if token_types is None:
+            return ops.gather(
+                ops.add(positions, ops.gather(types, index(0), index(0))), position_ids, index(0)
+            )
+        places = ops.gather(positions, position_ids, index(0))
+        return ops.add(places, ops.gather(types, token_types, index(0)))
+
+    def _same_text(self) -> ov.Node:
+        """What is added to the scores, f32 [rows, 1, tokens, tokens]: nothing within a text."""
+        texts = self._inputs["text_ids"]
+        same = ops.equal(ops.unsqueeze(texts, ints(1, 3)), ops.unsqueeze(texts, ints(1, 2)))
+        return ops.select(same, scalar(0), scalar(_UNSEEN))
 
     def _layer(self, hidden: ov.Node, name: str) -> ov.Node:
         attended = self._linear(
@@ -95,8 +116,7 @@ class Bert:
             ops.transpose(ops.reshape(self._linear(hidden, f"{name}.{part}"), heads, True), heads_first)
             for part in ("query", "key", "value")
         )
-        mask = ops.unsqueeze(self._is_token, ints(1, 2))
-        attended = ops.scaled_dot_product_attention(query, key, value, mask)
+        attended = ops.scaled_dot_product_attention(query, key, value, self._mask)
         return ops.reshape(ops.transpose(attended, heads_first), ints(0, 0, self._hidden_size), True)
 
     def _linear(self, x: ov.Node, name: str) -> ov.Node:

@@ -1,7 +1,8 @@
 """An encoder's whole graph, from whatever its directory holds: a checkpoint, or a graph that is as it is.
 
-Inputs are `input_ids` and `attention_mask`, and where the model tells two texts apart `token_type_ids`, each
-i32 [batch, tokens]. The output is `embeddings`, f32 [batch, hidden_size], or `logits`, f32 [batch, labels].
+A checkpoint's inputs are those of `packed_batch`, a graph's those of `padded_batch`; both have
+`token_type_ids` where the model tells two texts apart. The output is `embeddings`, f32 [texts, hidden_size],
+or `logits`, f32 [texts, labels].
 """
 
 import openvino as ov
@@ -39,7 +40,8 @@ def build_embedding_graph(checkpoint: Checkpoint, pooling: Pooling, weights: Wei
     if isinstance(checkpoint, GraphDirectory):
         return _read(checkpoint, weights, pooling)
     layers = _layers(checkpoint, _ENCODERS, weights, token_types=False)
-    vectors = pool(layers.hidden(), layers.attention_mask, pooling)
+    hidden, is_token = layers.hidden()
+    vectors = pool(hidden, is_token, pooling)
     return ov.Model([named_result(vectors, "embeddings")], layers.inputs, "encoder")
 
 

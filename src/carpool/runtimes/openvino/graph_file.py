@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import openvino as ov
+from openvino import opset15 as ops
 from openvino.preprocess import PrePostProcessor
 
 from carpool.errors import ModelFailed
@@ -65,7 +66,8 @@ def _embedded(model: ov.Model, path: Path, pooling: Pooling) -> ov.Node:
     if (pooled := _output(model, _POOLED, rank=2)) is not None:
         return normalized(pooled) if pooling.normalize else pooled
     if (hidden := _output(model, _HIDDEN, rank=3)) is not None:
-        return pool(hidden, model.input("attention_mask").get_node(), pooling)
+        mask = model.input("attention_mask").get_node()
+        return pool(hidden, ops.not_equal(mask, ops.constant(0, ov.Type.i32)), pooling)
     raise ModelFailed(f"{path} has neither hidden states nor vectors among its outputs")
 
 

@@ -8,9 +8,8 @@ from carpool.runtimes.openvino.blocks import ints
 from carpool.runtimes.pooling import Pooling, PoolingMode
 
 
-def pool(hidden: ov.Node, attention_mask: ov.Node, pooling: Pooling) -> ov.Node:
-    """Vectors [batch, hidden_size] of hidden states [batch, tokens, hidden_size]; the mask's 0 is padding."""
-    is_token = ops.not_equal(attention_mask, ops.constant(0, ov.Type.i32))
+def pool(hidden: ov.Node, is_token: ov.Node, pooling: Pooling) -> ov.Node:
+    """Vectors [texts, hidden_size] of hidden states [texts, tokens, hidden_size]; the others are padding."""
     vectors = _pool(hidden, ops.unsqueeze(is_token, ints(2)), pooling.mode)
     return normalized(vectors) if pooling.normalize else vectors
 

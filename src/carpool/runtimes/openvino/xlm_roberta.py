@@ -17,14 +17,21 @@ class XlmRoberta(Bert):
     prefix = "roberta."
 
     def logits(self) -> ov.Node:
-        """What the head of `XLMRobertaForSequenceClassification` gives, f32 [batch, labels]."""
-        first = ops.gather(self.hidden(), index(0), index(1))
-        return self._linear(ops.tanh(self._linear(first, "classifier.dense")), "classifier.out_proj")
+        """What the head of `XLMRobertaForSequenceClassification` gives, f32 [texts, labels]."""
+        return self._linear(ops.tanh(self._linear(self.first(), "classifier.dense")), "classifier.out_proj")
 
     def _places(self) -> ov.Node:
-        """Positions count from the padding token's id + 1; a padding token itself is at its own id."""
+        """Positions count from the padding token's id + 1; a padding token itself is at its own id.
+
+        So a padding token within a text, which only a client's own ids can have, counts for nothing.
+        """
+        ids, position_ids = self._inputs["input_ids"], self._inputs["position_ids"]
         padding_id = ops.constant(int(self._checkpoint.config["pad_token_id"]), ov.Type.i32)
-        counts = ops.convert(ops.not_equal(self.input_ids, padding_id), "i32")
-        count = ops.multiply(ops.cum_sum(counts, ops.constant(1, ov.Type.i32)), counts)
+        counted = ops.convert(ops.not_equal(ids, padding_id), "i32")
+        before = ops.cum_sum(counted, index(1), exclusive=True)
+        width = ops.gather(ops.shape_of(ids), index(1), index(0))
+        first = ops.subtract(ops.range(index(0), width, index(1), "i32"), position_ids)
+        earlier = ops.subtract(before, ops.gather_elements(before, first, 1))
         table = ops.add(self._table("position"), ops.gather(self._table("token_type"), index(0), index(0)))
+        count = ops.multiply(ops.add(earlier, ops.constant(1, ov.Type.i32)), counted)
         return ops.gather(table, ops.add(count, padding_id), index(0))
