@@ -87,14 +87,15 @@ class EncoderBatches(Generic[Item]):
         priority: Priority,
         deadline: float | None,
         tenant: str,
+        name: Callable[[int], str],
     ) -> NDArray[np.float32]:
         """The rows of the items, in their order; `lengths` are theirs in tokens.
 
         Whatever goes wrong with one item ends the call: when it fails or is cancelled, none of its items that
         still wait are computed. Raises as `InferenceEngine.submit`, and `CarpoolError` for a row that is no
-        numbers.
+        numbers, with what `name` calls its item.
         """
-        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # neighbours pad each other least
+        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # a batch takes neighbours
         futures: list[asyncio.Future[NDArray[np.float32]]] = []
         try:
             for count, index in enumerate(by_length, 1):
@@ -120,7 +121,7 @@ class EncoderBatches(Generic[Item]):
                 await asyncio.sleep(0)
         if not np.isfinite(result).all():
             index = int(np.isfinite(result).all(axis=1).argmin())
-            raise CarpoolError(f"The model computed something that is not a number for item {index}")
+            raise CarpoolError(f"The model computed something that is not a number for {name(index)}")
         return result
 
     def _on_batch(self, event: BatchEvent) -> None:

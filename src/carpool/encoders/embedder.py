@@ -78,7 +78,9 @@ class Embedder(BatchedEncoder[list[int]]):
             raise InvalidRequest("There is no input.", param="input")
         ids = await self._tokenizer.tokenize(inputs, truncate, prompt=self._extra.default_prompt)
         lengths = list(map(len, ids))
-        vectors = await self._batches.run(ids, lengths, priority=priority, deadline=deadline, tenant=tenant)
+        vectors = await self._batches.run(
+            ids, lengths, priority=priority, deadline=deadline, tenant=tenant, name="input[{}]".format
+        )
         return Embeddings(vectors, lengths)
 
     async def score(
@@ -101,5 +103,12 @@ class Embedder(BatchedEncoder[list[int]]):
         ids = await tokenize([query], truncate, prompt=extra.query_prompt, name="query")
         ids += await tokenize(documents, truncate, prompt=extra.document_prompt, name="documents[{}]")
         lengths = list(map(len, ids))
-        vectors = await self._batches.run(ids, lengths, priority=priority, deadline=deadline, tenant=tenant)
+        vectors = await self._batches.run(
+            ids,
+            lengths,
+            priority=priority,
+            deadline=deadline,
+            tenant=tenant,
+            name=lambda index: f"documents[{index - 1}]" if index else "query",
+        )
         return Scores(extra.similarity.of(vectors[0], vectors[1:]), sum(lengths))

@@ -69,6 +69,8 @@ class Reranker(BatchedEncoder[TokenPair]):
             raise InvalidRequest("There are no documents.", param="documents")
         pairs = await self._tokenizer.tokenize(query, documents, truncate)
         lengths = [len(pair.ids) for pair in pairs]
-        rows = await self._batches.run(pairs, lengths, priority=priority, deadline=deadline, tenant=tenant)
+        rows = await self._batches.run(
+            pairs, lengths, priority=priority, deadline=deadline, tenant=tenant, name="documents[{}]".format
+        )
         logits: NDArray[np.float32] = rows[:, 0]
         return Scores(logits if raw else self._activation.of(logits), sum(lengths))

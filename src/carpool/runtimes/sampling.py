@@ -40,8 +40,8 @@ def sample(
 ) -> StepResult:
     """Draw one token for each row of logits [len(samples), vocab_size], which are in the end as they were.
 
-    A row whose largest logit is not finite is unusable, and does not touch the others. Raises `ValueError`
-    for a grammar mask that allows no token.
+    A row whose largest logit, or logprob, is not finite is unusable, and does not touch the others. Raises
+    `ValueError` for a grammar mask that allows no token.
     """
     token_ids: list[int] = []
     logprobs: list[TokenLogprobs | None] = []
@@ -51,8 +51,13 @@ def sample(
         if not all(map(_is_argmax, group)):
             rows = whole_strands(rows)
         drawn = _draw_group(rows, group, statistics)
+        of_drawn = _logprobs(rows, group, drawn, statistics)
+        for i, found in enumerate(of_drawn):
+            if found is not None and not math.isfinite(found.logprob):  # for what was not allowed to be drawn
+                del drawn[i]
+                of_drawn[i] = None
         token_ids += [drawn.get(i, 0) for i in range(len(group))]
-        logprobs += _logprobs(rows, group, drawn, statistics)
+        logprobs += of_drawn
         unusable += [begin + i for i in range(len(group)) if i not in drawn]
     return StepResult(token_ids, logprobs, unusable)
 

@@ -1,8 +1,9 @@
 """The embedder over a recording runtime: which batches its calls become, and what a failure touches."""
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 
@@ -157,7 +158,20 @@ async def test_an_input_that_gives_no_numbers_is_named_and_its_neighbours_are_se
         await first
     assert [isinstance(result, Embeddings) for result in results] == [True, False, True]
     assert isinstance(results[1], CarpoolError)
-    assert "item 1" in results[1].message
+    assert "input[1]" in results[1].message
+
+
+async def test_a_document_that_gives_no_numbers_is_named(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def row(ids: Sequence[int]) -> list[float]:
+        return [math.nan if len(ids) > 8 else 1.0] * 3
+
+    monkeypatch.setattr("tests.unit.encoders.recording_encoder.vector", row)
+    async with start() as (embedder, encoder):
+        encoder.release()  # nobody holds it up
+        with pytest.raises(CarpoolError, match=r"for documents\[1\]"):
+            await embedder.score("a query", ["short", "a document of many more words than eight of them"])
 
 
 async def test_a_failing_input_takes_back_the_rest_of_its_call(start: Start) -> None:

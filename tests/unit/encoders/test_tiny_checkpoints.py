@@ -145,6 +145,7 @@ def padded(packed: ov.Model) -> ov.Model:
     places = {
         "position_ids": ops.broadcast(counts, ops.shape_of(mask)),
         "text_ids": mask,
+        "seeing_ids": ops.slice(mask, [0], [1], [1], [1]),
         "firsts": ops.multiply(ops.range(0, num_texts, 1, "i32"), width),
         "lengths": ops.reduce_sum(mask, 1),
     }

@@ -187,9 +187,8 @@ async def test_a_row_without_numbers_ends_its_request_and_no_other() -> None:
     class Overflowing(SimulatedDecoder):
         def run(self, batch: StepBatch) -> StepResult:
             result = super().run(batch)
-            unusable = [
-                i for i, each in enumerate(batch.samples) if len(each.output_ids) == 3 == each.row + 2
-            ]
+            rows = enumerate(batch.samples)
+            unusable = [i for i, each in rows if each.row == 1 and len(each.output_ids) == 3]
             return replace(result, unusable=unusable)
 
     async with trip(Overflowing()) as journey:

@@ -23,11 +23,13 @@ def test_a_large_batch_of_mixed_lengths_is_cut_and_gives_everyone_their_own_vect
     assert vectors == pytest.approx(alone, abs=1e-5)
 
 
-def test_a_text_without_numbers_takes_no_neighbour_with_it() -> None:
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("mode", list(PoolingMode))
+def test_a_text_without_numbers_takes_no_neighbour_with_it(mode: PoolingMode, normalize: bool) -> None:
     checkpoint = TinyBert()
     words = checkpoint.tensor("embeddings.word_embeddings.weight").data.view(np.float32).reshape(50, -1)
     words[7] = np.nan
-    runtime = OpenVinoEncoder(checkpoint, Pooling(PoolingMode.MEAN), num_threads=1, precision="f32")
+    runtime = OpenVinoEncoder(checkpoint, Pooling(mode, normalize), num_threads=1, precision="f32")
     batch = [[3, 4], [5, 7, 6], [8]]
     vectors = runtime.encode(batch)
     assert np.isnan(vectors[1]).all()

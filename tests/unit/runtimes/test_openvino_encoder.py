@@ -2,15 +2,18 @@
 
 import gc
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import TensorFormat
+from carpool.models.open import open_checkpoint
 from carpool.runtimes.encoder import EncoderRuntime
 from carpool.runtimes.openvino.encoder import OpenVinoEncoder
 from carpool.runtimes.pooling import Pooling, PoolingMode
+from tests.unit.encoders.tiny_checkpoints import BY_NAME
 from tests.unit.runtimes.tiny_bert import TinyBert
 
 MEAN = Pooling(PoolingMode.MEAN)
@@ -52,6 +55,16 @@ def test_a_sequence_has_the_same_vector_alone_and_in_any_company() -> None:
     backwards = runtime.encode(BATCH[::-1])[::-1]
     assert alone == pytest.approx(together, abs=1e-5)
     assert backwards == pytest.approx(together, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_padding_ids_within_a_text_stay_its_own_in_xlm_roberta(tmp_path: Path, num_threads: int) -> None:
+    checkpoint = open_checkpoint(BY_NAME["xlm-roberta-mean"].write(tmp_path))
+    padding = checkpoint.config["pad_token_id"]
+    runtime = OpenVinoEncoder(checkpoint, MEAN, num_threads=num_threads, precision="f32")
+    batch = [[5, 6, 7], [8, padding, 9, 10], [padding, 5], [padding], [11, 12, padding]] * 30
+    alone = np.concatenate([runtime.encode([ids]) for ids in batch[:5]] * 30)
+    assert runtime.encode(batch) == pytest.approx(alone, abs=1e-5)
 
 
 def test_a_result_is_not_changed_by_the_next_batch() -> None:

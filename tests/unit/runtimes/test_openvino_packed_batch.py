@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpool.runtimes.openvino.packed_batch import PackedBatch, pack, spread
+from carpool.runtimes.openvino.packed_batch import PackedBatch, cost, pack, spread, width
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
@@ -35,10 +35,15 @@ def test_the_largest_sum_is_at_most_four_thirds_of_the_best(lengths: list[int], 
 
 
 @given(LENGTHS)
-def test_packing_never_computes_more_than_a_row_for_each(lengths: list[int]) -> None:
+def test_packing_never_costs_more_than_a_row_for_each(lengths: list[int]) -> None:
     rows = pack(lengths)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
-    assert len(rows) * largest(lengths, rows) <= len(lengths) * max(lengths)
+    assert cost(lengths, rows) <= cost(lengths, [[index] for index in range(len(lengths))])
+
+
+def test_rows_of_several_texts_are_never_wide() -> None:
+    assert width([400] * 6, pack([400] * 6)) == 400
+    assert [len(row) for row in pack([3000, 20, 20])] == [1] * 3
 
 
 def test_short_texts_share_rows_and_long_ones_do_not() -> None:
@@ -50,6 +55,8 @@ def test_short_texts_share_rows_and_long_ones_do_not() -> None:
 @given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=20))
 def test_inputs_hold_every_text_where_they_say(texts: list[list[int]]) -> None:
     arrays = PackedBatch().inputs(texts, [len(text) // 2 for text in texts])
+    seeing, text_ids_2d = arrays["seeing_ids"], arrays["text_ids"]
+    assert (seeing == (text_ids_2d if seeing.shape[1] > 1 else text_ids_2d[:, :1])).all()
     ids, positions, text_ids, types = (
         arrays[name].reshape(-1) for name in ("input_ids", "position_ids", "text_ids", "token_type_ids")
     )

@@ -80,6 +80,13 @@ def test_int4_rounds_floats_by_at_most_half_a_step_of_their_group() -> None:
     assert (errors <= steps(VALUES) * 0.52 + 1e-6).all()  # half of it, and the scale in f16
 
 
+@pytest.mark.parametrize("size", [1e-7, 1e6], ids=str)
+def test_int4_of_floats_beyond_the_scales_of_f16(size: float) -> None:
+    values = (VALUES * size).astype(np.float32)
+    errors = np.abs(held(tensor(TensorFormat.F32, values), WeightFormat.INT4) - values)
+    assert (errors <= steps(values) * 0.52).all()
+
+
 @pytest.mark.parametrize(
     ("weights", "stored"),
     [

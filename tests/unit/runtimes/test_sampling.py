@@ -322,3 +322,17 @@ def test_a_row_that_is_no_numbers_harms_no_other(
     for row in (0, 2, 3):
         assert found.token_ids[row] == expected.token_ids[row]
         assert found.logprobs[row] == expected.logprobs[row]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("number", [np.nan, np.inf], ids=str)
+def test_a_logprob_is_a_number_though_what_is_none_was_not_allowed(number: float, temperature: float) -> None:
+    logits = np.random.default_rng(3).normal(0, 2, (2, 500)).astype(np.float32)
+    logits[0, 7] = number
+    params = SamplingParams(temperature=temperature, top_logprobs=2)
+    found = sample(logits, [Sample(row, params, [1], [], banned_ids=[7]) for row in range(2)])
+    assert list(found.unusable) == [0]
+    assert found.logprobs[0] is None
+    assert found.logprobs[1] is not None
+    assert np.isfinite(found.logprobs[1].logprob)

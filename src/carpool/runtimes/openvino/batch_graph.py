@@ -24,6 +24,9 @@ _MOST_BYTES_TWICE = 256 << 20
 class BatchLayout(Protocol):
     """How a batch's texts become a graph's inputs."""
 
+    shares_rows: bool
+    """Whether several texts may be in a row."""
+
     def size(self, lengths: Sequence[int]) -> int:
         """How much work texts of these lengths are, in tokens."""
 
@@ -79,19 +82,23 @@ class BatchGraph:
         """The output for token-id sequences; tokens from `seconds[row]` on are of type 1, others of 0."""
         parts = self._parts(list(map(len, batch)))
         requests = [self._request] if len(parts) == 1 else self._by_thread
-        for request, part in zip(requests, parts, strict=True):
-            inputs = self._inputs(batch, seconds, part)
-            self.computed_tokens += inputs["input_ids"].size
-            # Without share_inputs: with it, OpenVINO 2026.4.1 corrupts the heap as shapes change.
-            request.start_async(inputs)
-        _wait(requests)
+        inputs = [self._inputs(batch, seconds, part) for part in parts]
+        started = []
+        try:
+            for request, arrays in zip(requests, inputs, strict=True):
+                # Without share_inputs: with it, OpenVINO 2026.4.1 corrupts the heap as shapes change.
+                request.start_async(arrays)
+                started.append(request)
+        finally:
+            _wait(started)
+        self.computed_tokens += sum(arrays["input_ids"].size for arrays in inputs)
         outputs = [request.get_output_tensor(0).data for request in requests]
         result = np.empty((len(batch), *outputs[0].shape[1:]), np.float32)
         for part, output in zip(parts, outputs, strict=True):
             result[part] = output
         broken = np.flatnonzero(~np.isfinite(result).all(axis=1)).tolist()
-        if len(batch) > 1:  # what is no number in a text's states is none in all of its row's
-            for index in broken:
+        if len(batch) > 1 and self._layout.shares_rows:
+            for index in broken:  # NaN spreads to every text that shares the row: whose is it?
                 result[index] = self.run([batch[index]], seconds and [seconds[index]])[0]
         return result
 

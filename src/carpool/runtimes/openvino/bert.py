@@ -44,7 +44,8 @@ class Bert:
         self._num_layers = int(config["num_hidden_layers"])
         self._hidden_size = int(config["hidden_size"])
         self._num_heads = int(config["num_attention_heads"])
-        names = ["input_ids", "position_ids", "text_ids", *(["token_type_ids"] if token_types else [])]
+        names = ["input_ids", "position_ids", "text_ids", "seeing_ids"]
+        names += ["token_type_ids"] if token_types else []
         self._inputs = {name: ops.parameter([-1, -1], ov.Type.i32, name=name) for name in names}
         self._inputs |= {name: ops.parameter([-1], ov.Type.i32, name=name) for name in ("firsts", "lengths")}
         self._mask = self._same_text()
@@ -57,7 +58,8 @@ class Bert:
     def hidden(self) -> tuple[ov.Node, ov.Node]:
         """The last layer's hidden states of each text, and which of them are tokens.
 
-        f32 [texts, tokens, hidden_size] and boolean [texts, tokens]; what is none repeats the text's first.
+        f32 [texts, tokens, hidden_size] and boolean [texts, tokens]; places beyond a text's end repeat its
+        first token.
         """
         counts = ops.range(index(0), ops.reduce_max(self._inputs["lengths"], ints(0)), index(1), "i32")
         is_token = ops.less(ops.unsqueeze(counts, ints(0)), ops.unsqueeze(self._inputs["lengths"], ints(1)))
@@ -94,9 +96,9 @@ class Bert:
         return ops.add(places, ops.gather(types, token_types, index(0)))
 
     def _same_text(self) -> ov.Node:
-        """What is added to the scores, f32 [rows, 1, tokens, tokens]: nothing within a text."""
-        texts = self._inputs["text_ids"]
-        same = ops.equal(ops.unsqueeze(texts, ints(1, 3)), ops.unsqueeze(texts, ints(1, 2)))
+        """What is added to the scores, f32 [rows, 1, tokens or 1, tokens]: nothing within a text."""
+        seeing, seen = self._inputs["seeing_ids"], self._inputs["text_ids"]
+        same = ops.equal(ops.unsqueeze(seeing, ints(1, 3)), ops.unsqueeze(seen, ints(1, 2)))
         return ops.select(same, scalar(0), scalar(_UNSEEN))
 
     def _layer(self, hidden: ov.Node, name: str) -> ov.Node:

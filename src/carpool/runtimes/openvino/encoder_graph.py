@@ -13,9 +13,9 @@ from carpool.models.graph_directory import GraphDirectory
 from carpool.runtimes.openvino.bert import Bert
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.graph_file import read_graph
-from carpool.runtimes.openvino.pooling import named_result, pool
+from carpool.runtimes.openvino.pooling import named_result, normalized, pool
 from carpool.runtimes.openvino.xlm_roberta import XlmRoberta
-from carpool.runtimes.pooling import Pooling
+from carpool.runtimes.pooling import Pooling, PoolingMode
 
 _ENCODERS: dict[str, type[Bert]] = {
     "BertModel": Bert,
@@ -40,8 +40,10 @@ def build_embedding_graph(checkpoint: Checkpoint, pooling: Pooling, weights: Wei
     if isinstance(checkpoint, GraphDirectory):
         return _read(checkpoint, weights, pooling)
     layers = _layers(checkpoint, _ENCODERS, weights, token_types=False)
-    hidden, is_token = layers.hidden()
-    vectors = pool(hidden, is_token, pooling)
+    if pooling.mode is PoolingMode.CLS:
+        vectors = normalized(layers.first()) if pooling.normalize else layers.first()
+    else:
+        vectors = pool(*layers.hidden(), pooling)
     return ov.Model([named_result(vectors, "embeddings")], layers.inputs, "encoder")
 
 

@@ -6,6 +6,7 @@ Krell et al., "Efficient Sequence Packing without Cross-contamination", https://
 """
 
 from collections.abc import Sequence
+from functools import partial
 from heapq import heapify, heapreplace
 
 import numpy as np
@@ -20,13 +21,20 @@ _FREE_WIDTH = 1000
 This and the above are fitted to all-MiniLM-L6-v2, in f32 and on AMX; wider models gain less and lose less."""
 
 
+_WIDEST = 512
+"""In tokens, a row of several texts. Their mask has a number for each two tokens of a row."""
+
+
 class PackedBatch:
     """Implements `BatchLayout`.
 
     The arrays are i32 [rows, tokens]: `input_ids`; `position_ids`, from 0 in each text; `text_ids`, which
-    tells a row's texts apart, 0 for padding; `token_type_ids`. And i32 [texts]: `firsts`, where a text begins
-    when rows are laid end to end, and `lengths`.
+    tells a row's texts apart, 0 for padding; `seeing_ids`, the same, or [rows, 1] where each row has one
+    text; `token_type_ids`. And i32 [texts]: `firsts`, where a text begins when rows are laid end to end, and
+    `lengths`.
     """
+
+    shares_rows = True
 
     def size(self, lengths: Sequence[int]) -> int:
         """Tokens that are computed, but for a little padding."""
@@ -42,7 +50,7 @@ class PackedBatch:
         """The arrays for token-id sequences."""
         lengths = list(map(len, texts))
         rows = pack(lengths)
-        shape = (len(rows), max(sum(lengths[index] for index in row) for row in rows))
+        shape = (len(rows), width(lengths, rows))
         ids, positions, text_ids, types = (np.zeros(shape, np.int32) for _ in range(4))
         firsts = np.empty(len(texts), np.int32)
         counts = np.arange(max(lengths), dtype=np.int32)
@@ -61,6 +69,7 @@ class PackedBatch:
             "input_ids": ids,
             "position_ids": positions,
             "text_ids": text_ids,
+            "seeing_ids": text_ids if len(rows) < len(texts) else text_ids[:, :1],
             "token_type_ids": types,
             "firsts": firsts,
             "lengths": np.array(lengths, np.int32),
@@ -69,13 +78,21 @@ class PackedBatch:
 
 def pack(lengths: Sequence[int]) -> list[list[int]]:
     """The indices of texts, row by row, as many to a row as is cheapest."""
-
-    def cost(rows: list[list[int]]) -> float:
-        width = max(sum(lengths[index] for index in row) for row in rows)
-        return len(rows) * (width * (1 + width / _FREE_WIDTH) + _ROW_TOKENS)
-
     counts = {-(-len(lengths) // each) for each in _TEXTS_PER_ROW}
-    return min((spread(lengths, count) for count in sorted(counts)), key=cost)
+    single, *shared = (spread(lengths, count) for count in sorted(counts, reverse=True))
+    narrow = [rows for rows in shared if width(lengths, rows) <= _WIDEST]
+    return min([single, *narrow], key=partial(cost, lengths))
+
+
+def cost(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> float:
+    """What rows of these texts cost, in tokens."""
+    each = width(lengths, rows)
+    return len(rows) * (each * (1 + each / _FREE_WIDTH) + _ROW_TOKENS)
+
+
+def width(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
+    """The tokens of the longest row."""
+    return max(sum(lengths[index] for index in row) for row in rows)
 
 
 def spread(lengths: Sequence[int], count: int) -> list[list[int]]:

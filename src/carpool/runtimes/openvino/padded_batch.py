@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 class PaddedBatch:
     """Implements `BatchLayout`: `input_ids`, `attention_mask` and `token_type_ids`, i32 [texts, tokens]."""
 
+    shares_rows = False
+
     def size(self, lengths: Sequence[int]) -> int:
         """Tokens that are computed, padding included."""
         return len(lengths) * max(lengths)

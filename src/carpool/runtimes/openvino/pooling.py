@@ -4,7 +4,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from carpool.runtimes.openvino.blocks import ints
+from carpool.runtimes.openvino.blocks import ints, scalar
 from carpool.runtimes.pooling import Pooling, PoolingMode
 
 
@@ -31,7 +31,10 @@ def _pool(hidden: ov.Node, is_token: ov.Node, mode: PoolingMode) -> ov.Node:
         return ops.gather(hidden, ops.constant(0, ov.Type.i64), ops.constant(1, ov.Type.i64))
     if mode is PoolingMode.MAX:
         lowest = ops.constant(np.float32(np.finfo(np.float32).min))
-        return ops.reduce_max(ops.select(is_token, hidden, lowest), ints(1), False)
+        highest = ops.reduce_max(ops.select(is_token, hidden, lowest), ints(1), False)
+        # The plugin's maximum passes over what is not a number, its sum does not.
+        total = ops.reduce_sum(ops.select(is_token, hidden, scalar(0)), ints(1), False)
+        return ops.add(highest, ops.multiply(total, scalar(0)))
     weights = ops.convert(is_token, "f32")
     total = ops.reduce_sum(ops.multiply(hidden, weights), ints(1), False)
     return ops.divide(total, ops.reduce_sum(weights, ints(1), False))

@@ -99,21 +99,28 @@ class _Groups:
         """The matrix [rows, columns] with its elements kept in 4 bits.
 
         Its scales and zero points, which are a third of its bytes in f16, are f32 only where f16 could move
-        an element by more than a 128th of a step.
+        an element by more than a 128th of a step, or has no such scale.
         """
         rows, count, size = self.quantized.shape
         nibbles = self.quantized.reshape(-1)
         packed = _constant(nibbles[0::2] | nibbles[1::2] << 4, self.quantized.shape, ov.Type.u4)
-        type_ = np.float16 if np.abs(self.zero_points).max() <= _ZERO_POINT_IN_F16 else np.float32
-        name = np.dtype(type_).name.replace("loat", "")
+        fits = np.abs(self.zero_points).max() <= _ZERO_POINT_IN_F16 and _in_f16(self.scales)
+        type_, name = (np.float16, "f16") if fits else (np.float32, "f32")
         centred = ops.subtract(ops.convert(packed, name), ops.constant(self.zero_points.astype(type_)))
         scaled = ops.multiply(centred, ops.constant(self.scales.astype(type_)))
         values = ops.reshape(scaled, ints(rows, count * size), False)
-        return values if type_ is np.float32 else ops.convert(values, "f32")
+        return ops.convert(values, "f32") if fits else values
 
 
 _ZERO_POINT_IN_F16 = 32
 """Up to here f16 rounds by at most a 128th."""
+_F16 = np.finfo(np.float16)
+
+
+def _in_f16(scales: NDArray[np.float32]) -> bool:
+    """Whether f16 holds all scales, but for constant groups' 0, with all its digits."""
+    sizes = np.abs(scales[scales != 0])
+    return not sizes.size or bool(_F16.smallest_normal <= sizes.min() and sizes.max() <= _F16.max)
 
 
 def _q4_0(blocks: NDArray[np.uint8]) -> _Groups:
@@ -143,7 +150,9 @@ def _round_to_groups(values: NDArray[np.float32]) -> _Groups:
     """Round [rows, columns] to 4 bits with a scale and an offset per group, as Q4_1 does."""
     groups = values.reshape(len(values), -1, GROUP)
     lowest, highest = groups.min(axis=2, keepdims=True), groups.max(axis=2, keepdims=True)
-    scales = ((highest - lowest) / 15).astype(np.float16).astype(np.float32)
+    scales = (highest - lowest) / 15
+    if _in_f16(scales):
+        scales = scales.astype(np.float16).astype(np.float32)
     quantized = np.rint((groups - lowest) / np.where(scales == 0, 1, scales))
     return _Groups.of_offsets(np.clip(quantized, 0, 15).astype(np.uint8), scales, lowest)
 

@@ -30,6 +30,7 @@ class XlmRoberta(Bert):
         counted = ops.convert(ops.not_equal(ids, padding_id), "i32")
         before = ops.cum_sum(counted, index(1), exclusive=True)
         width = ops.gather(ops.shape_of(ids), index(1), index(0))
+        # For each token the column in which its text begins.
         first = ops.subtract(ops.range(index(0), width, index(1), "i32"), position_ids)
         earlier = ops.subtract(before, ops.gather_elements(before, first, 1))
         table = ops.add(self._table("position"), ops.gather(self._table("token_type"), index(0), index(0)))
