@@ -50,7 +50,8 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", python: st
     """Print the table of `bench.<name>`, and leave it and the rows in `bench/results/`."""
     command = " ".join([python, "-m", f"bench.{name}", *sys.argv[1:]])
     load = f"{os.getloadavg()[0]:.1f}"
-    machine = f"Python {platform.python_version()}, {os.cpu_count()} cores, load average {load} at the end"
+    cores = len(os.sched_getaffinity(0))
+    machine = f"Python {platform.python_version()}, {cores} cores, load average {load} at the end"
     text = f"# {name}\n\n`{command}` · {machine}\n\n{table(rows)}\n{notes}".rstrip() + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text)

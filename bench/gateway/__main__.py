@@ -24,8 +24,8 @@ from bench.gateway.server import STEP_S, STREAM_TOKENS
 from bench.inference_engine_report import write
 
 CONNECTIONS = 50
-STREAMS = (32, 256)
-"""The latter ask for more tokens than a gateway process can send one by one."""
+STREAMS = (32, 256, 512)
+"""The last ask for more tokens than a gateway process can send one by one."""
 CHAT = "/v1/chat/completions"
 _READY_TIMEOUT_S = 60
 
@@ -160,7 +160,7 @@ def main() -> None:
 
     with ExitStack() as servers:
         bare = servers.enter_context(started("bench.gateway.bare", "/"))
-        ours = servers.enter_context(started("bench.gateway.server", "/health/ready", "1024"))
+        ours = servers.enter_context(started("bench.gateway.server", "/health/ready", "4096"))
         small = servers.enter_context(started("bench.gateway.server", "/health/ready", "1"))
         new = [chat("kept", f"Who takes ride {number}?") for number in range(40_000)]
         add("bare FastAPI: hash the body, answer from a dict", bare, "/", [chat("bare")], seconds)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from bench.generation_cpu.workload import NEW_TOKENS, THREADS, answer, open_loop
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
-from carpool.worker.generation import Delta
+from carpool.worker.generation import Delta, Generation
 from carpool.worker.protocol import Generate
 
 
@@ -31,8 +31,8 @@ class CarpoolContestant:
                 raise RuntimeError(str(state))
             version = await self._client.changed(max(version, self._client.version))
 
-    async def _stream(self, prompt: str) -> AsyncIterator[Delta]:
-        generation = await self._client.generate(
+    async def _generation(self, prompt: str) -> Generation:
+        return await self._client.generate(
             Generate(
                 id=0,
                 model="smollm2",
@@ -42,14 +42,16 @@ class CarpoolContestant:
                 temperature=0.0,
             )
         )
-        tokens = 0
-        async for delta in generation:
-            tokens += len(delta.token_ids)
+
+    async def _stream(self, prompt: str) -> AsyncIterator[Delta]:
+        async for delta in await self._generation(prompt):
             yield delta
-        assert tokens == NEW_TOKENS
 
     async def _text(self, prompt: str) -> str:
-        return "".join([delta.text async for delta in self._stream(prompt)])
+        deltas: list[Delta] = []
+        await (await self._generation(prompt)).deliver(deltas.extend)  # as the gateway reads it
+        assert sum(len(delta.token_ids) for delta in deltas) == NEW_TOKENS
+        return "".join(delta.text for delta in deltas)
 
     def generate(self, prompts: Sequence[str]) -> list[str]:
         """See `Contestant`."""

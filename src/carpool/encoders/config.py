@@ -17,7 +17,7 @@ class EncoderConfig:
     weights: Literal["auto", "int8"] = "auto"
     """How the layers' matrices are held: as in the checkpoint, or in eight bits with one scale per row."""
 
-    max_batch_size: int = 32
+    max_batch_size: int = 64
     """Inputs per batch (`MAX_BATCH_SIZE`)."""
 
     max_batch_tokens: int = 2048

@@ -27,7 +27,7 @@ class ChatCompletions(TextRoute):
         top_logprobs = (request.top_logprobs or 0) if request.logprobs else None
         tools = msgspec.to_builtins(request.usable_tools) or None
         query = None
-        if (cache := asked.services.cache) is not None:
+        if (cache := asked.cache) is not None:
             fields = asked.query_fields(max_tokens, top_logprobs)
             query = chat_query(cache.config, messages=messages, tools=tools, **fields)
         generate = asked.generate(max_tokens, top_logprobs, messages=messages, tools=tools)

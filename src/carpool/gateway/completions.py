@@ -23,7 +23,7 @@ class Completions(TextRoute):
         """See `TextRoute`. Several prompts do without the cache."""
         prompts = as_list(request.prompt, "prompt", _MAX_PROMPTS)
         query = None
-        if len(prompts) == 1 and (cache := asked.services.cache) is not None:
+        if len(prompts) == 1 and (cache := asked.cache) is not None:
             fields = asked.query_fields(request.max_tokens, request.logprobs)
             query = completion_query(cache.config, prompt=prompts[0], **fields)
         generates = [_generate(request, asked, prompt) for prompt in prompts]

@@ -126,6 +126,8 @@ class Asked:
         self.exchange = exchange
         self.model = state.name
         self.state = state
+        self.cache = None if state.cache == "off" else services.cache
+        """Where an answer may be at hand."""
         self.created = int(time.time())
         self._request = request
         self._sampling = request.sampling()

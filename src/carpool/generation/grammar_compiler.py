@@ -153,7 +153,8 @@ class GrammarCompiler:
             "special": self._special,
             "end_ids": self._end_ids,
         }
-        command = [sys.executable, "-I", grammar_check.__file__]
+        # Not isolated: it has to find llguidance wherever this process has found it.
+        command = [sys.executable, "-P", grammar_check.__file__]
         try:
             done = subprocess.run(  # noqa: S603  # our own file
                 command, input=json.dumps(request), capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S

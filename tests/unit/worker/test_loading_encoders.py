@@ -58,7 +58,7 @@ async def test_a_classifier_with_one_label_is_a_reranker(load: LoadTiny, name: s
     assert (model.description.task, model.description.context_length) == ("rerank", 40)
     assert model.description.dimensions is None
     model.tune(Knobs(batch_wait_ms=2.0))
-    assert model.knobs == Knobs(32, 2.0, 1.0)
+    assert model.knobs == Knobs(64, 2.0, 1.0)
     assert isinstance(model, ScoringModel)
     assert not isinstance(model, EmbeddingModel)
     raw = await model.score(Score(5, name, QUERY, DOCUMENTS, truncate=True, raw=True))

@@ -13,7 +13,8 @@ class WeightFormat(StrEnum):
     """int4 for a file whose matrices are 4-bit already, int8 for one with other quantised matrices. For the
     rest bf16 where the CPU computes in it natively, elsewhere f32."""
     F32 = "f32"
-    """Computed in f32, too. All other formats are computed in bf16 where the CPU has it."""
+    """Computed in f32, too. Other formats are computed in bf16 where the CPU has it, but for KV memory in f16
+    or f32."""
     BF16 = "bf16"
     INT8 = "int8"
     """Eight bits with one scale per output feature. Where the CPU computes in bf16, what the matrices are
@@ -33,6 +34,7 @@ class KvCachePrecision(StrEnum):
     """Only where the model itself is computed in bf16."""
     F16 = "f16"
     F32 = "f32"
+    """With f16 or f32, the model is computed in f32 on any CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

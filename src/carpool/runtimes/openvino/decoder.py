@@ -59,7 +59,7 @@ def load_decoder(
     graph = _graph_class(checkpoint)(checkpoint, weights)
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
-    precision: Precision = "f32" if weights is WeightFormat.F32 else default_precision()
+    precision = _compute_precision(weights, config.kv_cache_precision)
     compiled = compile_model(
         model,
         num_threads=num_threads,
@@ -114,6 +114,14 @@ def _choose_weights(stored: TensorFormat) -> WeightFormat:
             return WeightFormat.BF16 if default_precision() == "bf16" else WeightFormat.F32
         case _:
             return WeightFormat.INT8
+
+
+def _compute_precision(weights: WeightFormat, kv_cache_precision: KvCachePrecision) -> Precision:
+    """What a step is computed in: what the CPU does natively, unless the settings ask for more digits."""
+    # In bf16, the plugin's attention takes keys neither in f16 nor in f32.
+    if weights is WeightFormat.F32 or kv_cache_precision in {KvCachePrecision.F16, KvCachePrecision.F32}:
+        return "f32"
+    return default_precision()
 
 
 def _properties(
