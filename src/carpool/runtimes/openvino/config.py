@@ -18,7 +18,7 @@ class WeightFormat(StrEnum):
     BF16 = "bf16"
     INT8 = "int8"
     """Eight bits with one scale per output feature. Where the CPU computes in bf16, what the matrices are
-    multiplied with is rounded to eight bits too, with one scale per token: the kernels are all 8-bit then."""
+    multiplied with is rounded to eight bits too, with one scale per token or group of 64 features."""
     INT4 = "int4"
     """Four bits in groups of 32. ggml's 4-bit matrices are held as stored, its 8-bit ones as above."""
 

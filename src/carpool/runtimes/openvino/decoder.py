@@ -13,13 +13,19 @@ from carpool.models.checkpoint import Checkpoint, TensorFormat
 from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
-from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
+from carpool.runtimes.openvino.device import (
+    Precision,
+    activation_rounding,
+    compile_model,
+    default_precision,
+    rows_that_round_alike,
+)
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
 from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.llama import Llama
 from carpool.runtimes.openvino.mistral import Mistral
-from carpool.runtimes.openvino.padding import without_lone_row
+from carpool.runtimes.openvino.padding import padded
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
@@ -73,6 +79,7 @@ def load_decoder(
         vocab_size=graph.vocab_size,
         context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
+        least_samples=rows_that_round_alike(precision, weights),
         statistics=GraphStatistics(graph.vocab_size, num_threads=num_threads),
     )
     report("ready", 1.0)
@@ -150,8 +157,10 @@ class OpenVinoDecoder:
         vocab_size: int,
         context_length: int,
         kv_cache_bytes: int,
+        least_samples: int,
         statistics: StrandStatistics,
     ) -> None:
+        self._least_samples = least_samples
         self._statistics = statistics
         self.weights = weights
         """How they are held; never AUTO."""
@@ -189,7 +198,7 @@ class OpenVinoDecoder:
         """
         check_batch(batch, self._spec)
         samples = batch.samples
-        batch = without_lone_row(batch, self._spec.num_blocks)
+        batch = padded(batch, self._least_samples, self._spec.num_blocks)
         token_ids = batch.token_ids
         if self._last is not None:
             self._last.settle()
