@@ -21,7 +21,7 @@ def test_chat_stream_completion_models_and_errors(server: Server) -> None:
 
         with client.chat.completions.stream(
             model=names[0],
-            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            messages=[{"role": "user", "content": "Name the capital of France."}],
             temperature=0,
         ) as stream:
             pieces = [event.delta for event in stream if event.type == "content.delta"]

@@ -26,7 +26,7 @@ def test_the_official_client_parses_a_pydantic_model(server: Server) -> None:
     with connect(server) as client:
         completion = client.chat.completions.parse(
             model=MODEL,
-            messages=[{"role": "user", "content": "What is the capital of France? Answer as JSON."}],
+            messages=[{"role": "user", "content": "Name the capital of France. Answer as JSON."}],
             response_format=City,
             temperature=0,
             max_tokens=100,

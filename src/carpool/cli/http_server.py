@@ -104,7 +104,7 @@ def _welcome(url: str, client: WorkerClient) -> str:
     embed = next((m.name for m in client.models.values() if m.task == "embed"), None)
     welcome = f"ready on {url}  (dashboard: {url}/dashboard)"
     if chat is not None:
-        question = [{"role": "user", "content": "What is the capital of France?"}]
+        question = [{"role": "user", "content": "Name the capital of France."}]
         path, body = "chat/completions", json.dumps({"model": chat, "temperature": 0, "messages": question})
     elif embed is not None:
         path, body = "embeddings", json.dumps({"model": embed, "input": "Many requests share one ride."})

@@ -24,6 +24,7 @@ from carpool.worker.model_manager import ModelManager
 from carpool.worker.places import Places
 from carpool.worker.process import Spawn, WorkerProcess
 from carpool.worker.refusals import not_up, wrong_task
+from carpool.worker.rounds import Rounds
 from carpool.worker.states import ModelState, ModelStates
 from carpool.worker.usage import ModelUsage
 
@@ -43,6 +44,7 @@ class WorkerClient:
         limits = {model.name: model.max_concurrent_requests for model in config.models}
         self._places = Places(config.max_requests_per_model, limits)
         self._ids = itertools.count(1)
+        self._rounds = Rounds()
         self._manager = ModelManager(config, self._states, self.usage, self._ids)
         self._link = WorkerLink(config, spawn, self._states, self._manager, self.usage)
 
@@ -125,7 +127,12 @@ class WorkerClient:
         if request.grammar is not None and request.grammar.kind == "tool_calls":
             shown = tokenizer.special_ids_of(named_form(state.tool_form).marks).values()
         generation = Generation(
-            tokenizer, request.n, stop, on_close=lambda: connection.cancel(call_id), shown=shown
+            tokenizer,
+            request.n,
+            stop,
+            on_close=lambda: connection.cancel(call_id),
+            rounds=self._rounds,
+            shown=shown,
         )
         await connection.generate(request, generation, on_end)
         return generation

@@ -12,6 +12,7 @@ from carpool.models.detokenizer import IncrementalDetokenizer
 from carpool.models.stop import StopChecker
 from carpool.models.tokenizer import Tokenizer
 from carpool.worker.protocol import StepEntry
+from carpool.worker.rounds import Rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,16 @@ class Generation:
         n: int,
         stop: Sequence[str],
         on_close: Callable[[], None],
+        rounds: Rounds,
         shown: Collection[int] = (),
     ) -> None:
-        """`shown`: the special tokens that give text."""
+        """`rounds`: when deltas are delivered. `shown`: the special tokens that give text."""
         self._tokenizer = tokenizer
         self._choices = [_Choice(tokenizer, stop, shown) for _ in range(n)]
         self._unfinished = n
         self._running_at_worker = n
         self._on_close = on_close
+        self._rounds = rounds
         self._accepted = False
         self._deltas: deque[Delta] = deque()
         self._reader: asyncio.Future[None] | None = None
@@ -88,7 +91,7 @@ class Generation:
         self._take: Callable[[list[Delta]], None] | None = None
         """Takes deltas while they are delivered."""
         self._handing_over = False
-        """Whether a turn of the event loop is booked for it."""
+        """Whether it takes part in the next round."""
         self._error: CarpoolError | None = None
 
     async def accepted(self) -> None:
@@ -135,9 +138,9 @@ class Generation:
     def _wake(self) -> None:
         if self._take is None:
             self._end_wait()
-        elif not self._handing_over:  # at the end of this turn, with what else comes in it
+        elif not self._handing_over:  # with what else comes until then
             self._handing_over = True
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            self._rounds.join(self._hand_over)
 
     def _end_wait(self, error: Exception | None = None) -> None:
         if self._reader is None or self._reader.done():

@@ -89,7 +89,9 @@ class LocalClient(WorkerClient):
         except InvalidRequest:
             self._cancel(number)
             raise
-        generation = Generation(self._tokenizer, request.n, stop, on_close=lambda: self._cancel(number))
+        generation = Generation(
+            self._tokenizer, request.n, stop, on_close=lambda: self._cancel(number), rounds=self._rounds
+        )
         generation.accept(len(prompt))
         task = asyncio.create_task(self._feed(number, generation, request, prompt))
         self._feeding.add(task)

@@ -7,11 +7,12 @@ import pytest
 from carpool.errors import WorkerDied
 from carpool.worker.generation import Delta, Generation
 from carpool.worker.protocol import StepEntry
+from carpool.worker.rounds import Rounds
 from tests.unit.worker.echo import byte_tokenizer
 
 
 def generation(n: int = 1) -> Generation:
-    return Generation(byte_tokenizer(), n, (), on_close=lambda: None)
+    return Generation(byte_tokenizer(), n, (), on_close=lambda: None, rounds=Rounds())
 
 
 def entry(text: str, index: int = 0, finish_reason: str | None = None) -> StepEntry:
