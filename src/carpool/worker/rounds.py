@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 _SHORT_S = 2e-3
 """Rounds up to here are followed by no pause."""
+_PAUSE = 2
+"""How long a pause is, in times of the round before it."""
+_LONGEST_PAUSE_S = 0.1
+"""Whatever else the event loop did meanwhile."""
 
 
 class Rounds:
-    """Hands out in rounds, which take at most half of the event loop's time once they get long.
+    """Hands out in rounds, which take at most a third of the event loop's time once they get long.
 
     A step of hundreds of streams keeps the event loop writing for many milliseconds. Were the next one handed
     out right behind it, who comes anew would wait for one after the other. So a long round is followed by a
-    pause as long, in which tokens gather; those of one stream then leave in one write, which costs hardly
-    more than one of them.
+    pause twice as long, in which tokens gather; those of one stream then leave in one write, which costs
+    hardly more than one of them.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
@@ -43,5 +47,5 @@ class Rounds:
 
     def _pause(self, began_s: float) -> None:
         now_s = self._now_s()
-        if now_s - began_s > _SHORT_S:
-            self._pause_ends_s = now_s + (now_s - began_s)
+        if (took_s := now_s - began_s) > _SHORT_S:
+            self._pause_ends_s = now_s + min(_PAUSE * took_s, _LONGEST_PAUSE_S)

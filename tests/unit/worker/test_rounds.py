@@ -54,7 +54,7 @@ async def test_who_joins_meanwhile_is_in_the_next_round(
     assert not pauses
 
 
-async def test_a_long_round_is_followed_by_a_pause_as_long(
+async def test_a_long_round_is_followed_by_a_pause_twice_as_long(
     pauses: list[tuple[float, Callable[[], None]]],
 ) -> None:
     watch = Watch()
@@ -70,9 +70,21 @@ async def test_a_long_round_is_followed_by_a_pause_as_long(
     await asyncio.sleep(0)
     assert not called
     [(pause_s, call)] = pauses
-    assert pause_s == pytest.approx(0.006)
+    assert pause_s == pytest.approx(0.013)
     call()
     assert called == ["a", "b"]
+
+
+async def test_no_pause_is_longer_than_a_tenth_of_a_second(
+    pauses: list[tuple[float, Callable[[], None]]],
+) -> None:
+    watch = Watch()
+    rounds = Rounds(watch)
+    rounds.join(watch.work(3.0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    rounds.join(watch.work(0.0))
+    assert [pause_s for pause_s, _ in pauses] == [pytest.approx(0.1)]
 
 
 async def test_after_the_pause_nobody_waits(pauses: list[tuple[float, Callable[[], None]]]) -> None:
@@ -81,7 +93,7 @@ async def test_after_the_pause_nobody_waits(pauses: list[tuple[float, Callable[[
     rounds.join(watch.work(0.010))
     for _ in range(3):
         await asyncio.sleep(0)
-    watch.now_s += 0.010
+    watch.now_s += 0.020
     called: list[str] = []
     rounds.join(lambda: called.append("a"))
     await asyncio.sleep(0)
