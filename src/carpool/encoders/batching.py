@@ -52,6 +52,7 @@ class EncoderBatches(Generic[Item]):
                 bulk_slice_ms=config.bulk_slice_ms,
                 weight=config.weight,
             ),
+            concurrency=runtime.concurrency,
             gate=gate,
             name=name,
             observe=self._on_batch,

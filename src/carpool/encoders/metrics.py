@@ -7,12 +7,14 @@ from carpool.telemetry import SIZE_BUCKETS, Registry
 class EncoderMetrics:
     """The instruments of the encoders; an instance has the label `model`.
 
-    `computed` is what `finished` says of it.
+    `computed` is the runtime's count of tokens so far, padding included.
     """
 
     def __init__(self, registry: Registry, model: str, computed: int) -> None:
         self._model = model
-        self._computed = computed
+        self._plain = computed
+        """What the runtime's count would be without padding."""
+        self._padded = 0
         self._batch_size = registry.histogram(
             "carpool_encoder_batch_size", "Inputs that were computed together.", SIZE_BUCKETS
         )
@@ -28,17 +30,18 @@ class EncoderMetrics:
     def finished(self, event: BatchEvent, waiting: int, computed: int) -> None:
         """Record a batch; `waiting` is the length of the queue it left.
 
-        `computed` is the runtime's count of tokens so far with padding, which may be a batch ahead.
+        `computed` is the runtime's count, which may be some batches ahead.
         """
         self._waiting.set(waiting, model=self._model)
         self._batches.add(model=self._model, release=event.release)
         if event.failed:
             self._failures.add(model=self._model)
-            self._computed = computed
+            self._plain = computed - self._padded
             return
         tokens = round(event.cost * (1 - event.padding_share))
-        padding = max(0, computed - self._computed - tokens)
-        self._computed += tokens + padding
+        self._plain += tokens
+        padding = max(0, computed - self._plain - self._padded)
+        self._padded += padding
         self._batch_size.observe(event.items, model=self._model)
         self._seconds.observe(event.run_ms / 1e3, model=self._model)
         self._tokens.add(tokens, model=self._model)

@@ -22,8 +22,8 @@ from .task import InferenceTask, Priority
 class BatchScheduler:
     """Takes batches from the queue, runs them on the model and routes the results.
 
-    One batch is with the model at a time, in a thread of its own (`ModelThread`). The batch is formed only
-    once the device is granted, from what waits by then.
+    `concurrency` batches are with the model at a time, each in a thread of its own (`ModelThread`): as many
+    `step`s may run at once. A batch is formed only once the device is granted, from what waits by then.
 
     A call that raises is repeated in halves until the items that make it fail stand alone; only they get
     the error. Running out of memory does the same and lowers the queue's `memory_ceiling` to half of what
@@ -42,18 +42,23 @@ class BatchScheduler:
         clock: Clock = MONOTONIC,
         observe: Observer | None = None,
     ) -> None:
-        """`batch_size` in items; `timeout` is the window in seconds, 0 for the eager rule."""
+        """`batch_size` in items; `timeout` is the window in seconds, 0 for the eager rule.
+
+        The concurrency is the queue's, which predicts waiting times by it.
+        """
         self.queue = queue_manager
+        self.concurrency = queue_manager.concurrency
         self.batch_size = batch_size
         self.timeout = timeout
         self.gate = gate or DeviceGate(clock=clock)
         self.name = name
         self._process_fn = process_fn
         thread = SimulatedThread if isinstance(clock, ManualClock) else ModelThread
-        self._thread = thread(f"{name}-model")
+        self._threads = [thread(f"{name}-model-{number}") for number in range(self.concurrency)]
+        self._idle = list(self._threads)
         self._clock = clock
         self._observe = observe
-        self._running: list[InferenceTask] = []
+        self._running: list[_Batch] = []
         self._halves: list[_Batch] = []
 
     async def step(self) -> bool:
@@ -67,11 +72,13 @@ class BatchScheduler:
             batch = self._next_batch(release)
             if not batch.tasks:
                 return True
-            self._running = batch.tasks
+            thread = self._idle.pop()
+            self._running.append(batch)
             started = self._clock.time()
-            outcome = await self._thread.call(self._process_fn, [task.data for task in batch.tasks])
+            outcome = await thread.call(self._process_fn, [task.data for task in batch.tasks])
             run_ms = (self._clock.time() - started) * 1e3
-        self._running = []
+            self._running.remove(batch)
+            self._idle.append(thread)
         self._route(batch, outcome)
         self._record(batch, started, run_ms, failed=outcome.error is not None)
         return True
@@ -79,11 +86,12 @@ class BatchScheduler:
     def abandon(self, error: Exception) -> None:
         """End every task that is still here with this error, and let the model's thread end."""
         self.queue.close()
-        for task in self._running + [task for half in self._halves for task in half.tasks]:
+        for task in [task for batch in self._running + self._halves for task in batch.tasks]:
             task.fail(error)
         self._running, self._halves = [], []
         self.queue.fail_all(error)
-        self._thread.stop()
+        for thread in self._threads:
+            thread.stop()
 
     def _turn(self) -> Turn:
         priority, deadline = self._urgency()
@@ -93,6 +101,7 @@ class BatchScheduler:
             deadline=deadline,
             weight=self.queue.config.weight,
             urgency=self._urgency,
+            group=self,
         )
 
     def _urgency(self) -> tuple[Priority, float | None]:
@@ -114,8 +123,20 @@ class BatchScheduler:
             half.tasks = [task for task in half.tasks if task.live]
             if half.tasks:
                 return half
-        tasks, full = self.queue.take(self.batch_size)
+        share = self._share()
+        tasks, full = self.queue.take(share)
+        full = full and not len(tasks) == share < self.batch_size
         return _Batch(tasks, Release.FULL if full else release, self.queue.memory_ceiling)
+
+    def _share(self) -> int:
+        """Items that the next batch may have: what waits is left to the other threads, too, if they are idle.
+
+        A thread that came to have more than its share of all items here would keep it: those who ask again
+        when they are answered come back together.
+        """
+        running = sum(len(batch.tasks) for batch in self._running)
+        share = -(-(len(self.queue) + running) // self.concurrency)
+        return min(share, self.batch_size) if share < len(self.queue) else self.batch_size
 
     def _record(self, batch: _Batch, started: float, run_ms: float, *, failed: bool) -> None:
         """Teach the cost model, and tell the observer."""
@@ -165,7 +186,7 @@ class BatchScheduler:
             self._halves.append(_Batch(half, batch.release, batch.ceiling))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Batch:
     tasks: list[InferenceTask]
     release: Release

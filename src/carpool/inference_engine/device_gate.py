@@ -21,7 +21,7 @@ Urgency: TypeAlias = "Callable[[], tuple[Priority, float | None]]"
 
 
 class DeviceGate:
-    """Grants the device to one owner at a time, in the order of its policy.
+    """Grants the device to one owner at a time, or to a group of turns, in the order of its policy.
 
     - `fifo`: who asked first.
     - `priority`: the highest priority, then who asked first.
@@ -33,13 +33,16 @@ class DeviceGate:
     The grant follows one event-loop callback after the release, so that an owner that asks again in the same
     step competes for it; otherwise the one that always has work would lose every second turn to whoever
     waits, whatever the weights (deceptive idleness: Iyer, Druschel 2001).
+
+    Turns of one group may hold the device together. One joins those that hold it if it is the next by the
+    policy anyway; a turn of somebody else who is before it waits until all of them have ended.
     """
 
     def __init__(self, policy: Policy = "fifo", *, clock: Clock = MONOTONIC) -> None:
         self._clock = clock
         self._waiting: list[Turn] = []
-        self._holder: Turn | None = None
-        self._granted_at = 0.0
+        self._holders: list[Turn] = []
+        self._charged_until = 0.0
         self._shares = FairShare()
         self._asked = 0
         self.used_ms: dict[str, float] = {}
@@ -71,59 +74,71 @@ class DeviceGate:
         deadline: float | None = None,
         weight: float = 1.0,
         urgency: Urgency | None = None,
+        group: object | None = None,
     ) -> Turn:
         """An asynchronous context manager that holds the device.
 
         `owner` is the name that `wfq` charges, `weight` its share. `deadline` is in clock seconds. With
         `urgency`, priority and deadline are asked for anew whenever a turn is granted, because more urgent
-        work may have come to the same owner while it waited. Raises `InvalidConfig` for a weight that is
-        not above 0.
+        work may have come to the same owner while it waited. Turns of one owner with the same `group` may
+        hold the device together, and are charged once for that time. Raises `InvalidConfig` for a weight
+        that is not above 0.
         """
         if not weight > 0:
             raise InvalidConfig(f"weight must be above 0, not {weight}")
-        return Turn(self, owner, priority, deadline, weight, urgency)
+        return Turn(self, owner, priority, deadline, weight, urgency, group)
 
     async def _acquire(self, turn: Turn) -> None:
         self._asked += 1
         turn.asked = self._asked
-        if self._holder is None and not self._waiting:
-            self._grant(turn)
-            return
+        if self._is_free_for(turn):
+            if not self._waiting:
+                self._grant(turn)
+                return
+            asyncio.get_running_loop().call_soon(self._hand_over)
         granted = turn.granted = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
             await granted
         except asyncio.CancelledError:
-            if self._holder is turn:  # granted, but cancelled before it could start
+            if turn in self._holders:  # granted, but cancelled before it could start
                 self._release(turn)
             else:
                 self._waiting.remove(turn)
             raise
 
+    def _is_free_for(self, turn: Turn) -> bool:
+        """Whether nobody holds the device, or only turns of the same group."""
+        return not self._holders or (turn.group is not None and self._holders[0].group is turn.group)
+
     def _grant(self, turn: Turn) -> None:
-        self._holder = turn
+        if not self._holders:
+            self._charged_until = self._clock.time()
+        self._holders.append(turn)
         self._shares.begin(turn.owner)
-        self._granted_at = self._clock.time()
 
     def _release(self, turn: Turn) -> None:
-        held_ms = (self._clock.time() - self._granted_at) * 1e3
+        now = self._clock.time()
+        held_ms = (now - self._charged_until) * 1e3
+        self._charged_until = now
         self._shares.charge(turn.owner, held_ms / turn.weight)
         self.used_ms[turn.owner] = self.used_ms.get(turn.owner, 0.0) + held_ms
-        self._holder = None
+        self._holders.remove(turn)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
-        if self._holder is not None or not self._waiting:
-            return
-        for turn in self._waiting:
-            if turn.urgency is not None:
-                turn.priority, turn.deadline = turn.urgency()
-        chosen = min(self._waiting, key=self._key)
-        self._waiting.remove(chosen)
-        self._grant(chosen)
-        if chosen.granted is not None and not chosen.granted.done():
-            chosen.granted.set_result(None)
+        while self._waiting:
+            for turn in self._waiting:
+                if turn.urgency is not None:
+                    turn.priority, turn.deadline = turn.urgency()
+            chosen = min(self._waiting, key=self._key)
+            if not self._is_free_for(chosen):
+                return
+            self._waiting.remove(chosen)
+            self._grant(chosen)
+            if chosen.granted is not None and not chosen.granted.done():
+                chosen.granted.set_result(None)
 
     def _by_fifo(self, turn: Turn) -> int:
         return turn.asked
@@ -141,7 +156,7 @@ class DeviceGate:
 class Turn:
     """One stay on the device; made by `DeviceGate.turn` and used once."""
 
-    __slots__ = ("_gate", "asked", "deadline", "granted", "owner", "priority", "urgency", "weight")
+    __slots__ = ("_gate", "asked", "deadline", "granted", "group", "owner", "priority", "urgency", "weight")
 
     def __init__(
         self,
@@ -151,6 +166,7 @@ class Turn:
         deadline: float | None,
         weight: float,
         urgency: Urgency | None,
+        group: object | None,
     ) -> None:
         self._gate = gate
         self.owner = owner
@@ -158,6 +174,7 @@ class Turn:
         self.deadline = deadline
         self.weight = weight
         self.urgency = urgency
+        self.group = group
         self.asked = 0
         self.granted: asyncio.Future[None] | None = None
 

@@ -32,8 +32,9 @@ class InferenceEngine(Generic[Item, Result]):
         async with InferenceEngine(model.encode) as engine:
             vector = await engine.submit("a text", cost=12)
 
-    `gate` is the device's gate if other engines share it, `name` the model's in events and `wfq` shares,
-    `observe` is called with a `BatchEvent` after every call of the model.
+    `concurrency` is how many calls of `process_fn` may run at a time, each in a thread of its own; an `async`
+    function's loop is its thread's. `gate` is the device's gate if other engines share it, `name` the model's
+    in events and `wfq` shares, `observe` is called with a `BatchEvent` after every call of the model.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class InferenceEngine(Generic[Item, Result]):
         ],
         config: EngineConfig | None = None,
         *,
+        concurrency: int = 1,
         gate: DeviceGate | None = None,
         name: str = "engine",
         clock: Clock = MONOTONIC,
         observe: Observer | None = None,
     ) -> None:
         config = config or EngineConfig()
-        self.queue = QueueManager(config, clock=clock)
+        self.queue = QueueManager(config, clock=clock, concurrency=concurrency)
         self.scheduler = BatchScheduler(
             self.queue,
             process_fn,
@@ -196,6 +198,7 @@ def batched(function: Callable[..., Any], /) -> BatchedFunction[Any, Any]: ...
 def batched(
     *,
     config: EngineConfig | None = None,
+    concurrency: int = ...,
     gate: DeviceGate | None = None,
     name: str = ...,
     clock: Clock = ...,
@@ -213,8 +216,8 @@ def batched(
 
         vector = await embed("a text", cost=12)
 
-    Arguments (`config`, `gate`, `name`, `clock`, `observe`) go to `InferenceEngine`; the name is the
-    function's unless given.
+    Arguments (`config`, `concurrency`, `gate`, `name`, `clock`, `observe`) go to `InferenceEngine`; the name
+    is the function's unless given.
     """
     if function is None:
         return lambda wrapped: BatchedFunction(wrapped, config, options)

@@ -30,8 +30,14 @@ class QueueManager:
     future at its deadline wherever the task is by then. A task whose future is done leaves by itself.
     """
 
-    def __init__(self, config: EngineConfig | None = None, *, clock: Clock = MONOTONIC) -> None:
+    def __init__(
+        self, config: EngineConfig | None = None, *, clock: Clock = MONOTONIC, concurrency: int = 1
+    ) -> None:
+        """`concurrency` is how many batches run at a time. Raises `InvalidConfig` if it is below 1."""
+        if concurrency < 1:
+            raise InvalidConfig(f"concurrency must be at least 1, not {concurrency}")
         self.config = config or EngineConfig()
+        self.concurrency = concurrency
         self.cost_model = CostModel()
         """Shared with whoever runs the tasks and reports how long it took."""
         self.memory_ceiling = math.inf
@@ -55,7 +61,7 @@ class QueueManager:
 
     @property
     def backlog_ms(self) -> float:
-        """Predicted work that waits, in ms; 0 as long as the cost model has seen nothing."""
+        """How long the work that waits is predicted to take; 0 as long as the cost model has seen nothing."""
         return self._predict_ms(self._items, self._cost)
 
     # Putting -------------------------------------------------------------------------------------------
@@ -216,7 +222,8 @@ class QueueManager:
 
     def _predict_ms(self, items: int, cost: float) -> float:
         max_cost = min(self.config.max_batch_cost, self.memory_ceiling)
-        return self.cost_model.predict_backlog_ms(items, cost, self.config.max_batch_size, max_cost)
+        work_ms = self.cost_model.predict_backlog_ms(items, cost, self.config.max_batch_size, max_cost)
+        return work_ms / self.concurrency
 
     def _limits(self, priority: Priority, max_items: int) -> BatchLimits:
         config, model = self.config, self.cost_model

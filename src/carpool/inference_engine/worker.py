@@ -9,7 +9,7 @@ from .errors import EngineStopped
 
 
 class InferenceWorker:
-    """Runs a scheduler's steps in one asyncio task, from `start` until `stop`.
+    """Runs a scheduler's steps, as many at a time as it allows, from `start` until `stop`.
 
     However it ends, every task it was responsible for has an outcome: nobody is left waiting.
     """
@@ -43,11 +43,17 @@ class InferenceWorker:
 
     async def _run(self) -> None:
         error = EngineStopped("the engine stopped before it finished this task")
+        steps = [asyncio.create_task(self._steps()) for _ in range(self._scheduler.concurrency)]
         try:
-            while await self._scheduler.step():
-                pass
+            await asyncio.gather(*steps)
         except Exception as cause:
             error.__cause__ = cause
             raise
         finally:
+            for each in steps:
+                each.cancel()
             self._scheduler.abandon(error)
+
+    async def _steps(self) -> None:
+        while await self._scheduler.step():
+            pass

@@ -36,6 +36,11 @@ class BatchRuntime(Protocol):
         ...
 
     @property
+    def concurrency(self) -> int:
+        """Batches that it computes at a time; so many threads may call it at once."""
+        ...
+
+    @property
     def computed_tokens(self) -> int:
         """Tokens computed so far, padding included."""
         ...

@@ -18,6 +18,8 @@ OVERFLOW = 30_001
 class RecordingEncoder:
     """Implements `EncoderRuntime`: a sequence's vector is (its length, its first id, the sum of its ids)."""
 
+    concurrency = 1
+
     def __init__(self, max_tokens: int = 256) -> None:
         self.spec = EncoderSpec(dimensions=3, max_tokens=max_tokens)
         self.computed_tokens = 0

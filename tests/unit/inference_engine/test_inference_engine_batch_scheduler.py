@@ -13,7 +13,9 @@ from carpool.inference_engine import (
     BatchEvent,
     DeviceGate,
     EngineConfig,
+    EngineStopped,
     InferenceEngine,
+    InvalidConfig,
     ItemFailed,
     ManualClock,
     ModelThreadDied,
@@ -53,6 +55,101 @@ async def outcomes(clock: ManualClock, futures: list[asyncio.Future[Any]]) -> li
     while not all(future.done() for future in futures):
         await clock.advance(0.001)
     return await asyncio.gather(*futures, return_exceptions=True)
+
+
+# Several batches at a time --------------------------------------------------------------------------------
+
+
+async def test_batches_run_at_a_time_and_share_what_waits() -> None:
+    clock = ManualClock()
+    model = Model(clock)
+    async with running(InferenceEngine(model, concurrency=2, clock=clock)) as engine:
+        await outcomes(clock, [engine.enqueue(i) for i in range(20)])
+        assert [len(batch) for batch in model.batches] == [10, 10]
+        assert model.started == [0.0, 0.0]
+        start = clock.time()
+        futures = [engine.enqueue("alone")]
+        await clock.advance(0.001)
+        futures += [engine.enqueue("beside"), engine.enqueue("beside")]
+        await clock.advance(0.001)
+        futures += [engine.enqueue(i) for i in range(3)]  # both are busy
+        await outcomes(clock, futures)
+    assert model.batches[2:] == [["alone"], ["beside", "beside"], [0, 1, 2]]
+    assert [when - start for when in model.started[2:]] == pytest.approx([0.0, 0.001, 0.011])
+
+
+async def test_who_came_to_more_than_a_share_does_not_keep_it() -> None:
+    clock = ManualClock()
+    model = Model(clock, item_s=0.002)
+    async with running(InferenceEngine(model, concurrency=2, clock=clock)) as engine:
+        answered: asyncio.Queue[None] = asyncio.Queue()
+
+        def ask_again(_: asyncio.Future[Any]) -> None:
+            answered.put_nowait(None)
+
+        def ask() -> asyncio.Future[Any]:
+            future = engine.enqueue(0)
+            future.add_done_callback(ask_again)
+            return future
+
+        futures = [ask()]
+        await clock.advance(0.001)
+        futures += [ask() for _ in range(23)]  # one of two is idle, and could take them all
+        while len(futures) < 600:
+            await clock.advance(0.001)
+            while not answered.empty():
+                answered.get_nowait()
+                futures.append(ask())
+        sizes = [len(batch) for batch in model.batches[-6:]]
+        await outcomes(clock, futures)
+    assert max(sizes) <= 13
+
+
+async def test_failures_of_batches_beside_each_other_stay_their_own() -> None:
+    clock = ManualClock()
+
+    def fail(items: list[Any]) -> None:
+        if 13 in items or 2 in items:
+            raise ValueError("poisoned")
+
+    model = Model(clock, fail=fail)
+    async with running(InferenceEngine(model, concurrency=2, clock=clock)) as engine:
+        found = await outcomes(clock, [engine.enqueue(i) for i in range(20)])
+    assert [i for i, outcome in enumerate(found) if isinstance(outcome, ValueError)] == [2, 13]
+
+
+async def test_what_runs_when_an_engine_is_abandoned_ends_in_every_thread() -> None:
+    clock = ManualClock()
+    model = Model(clock, overhead_s=1e6)
+    engine: InferenceEngine[int, Any] = InferenceEngine(model, concurrency=2, clock=clock)
+    engine.start()
+    futures = [engine.enqueue(i) for i in range(100)]
+    await clock.advance()
+    assert len(model.batches) == 2
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await engine.stop()
+    assert all(isinstance(future.exception(), EngineStopped) for future in futures)
+
+
+async def test_the_backlog_is_worked_off_by_all() -> None:
+    async def backlog_ms(concurrency: int) -> float:
+        clock = ManualClock()
+        model = Model(clock, overhead_s=0.0, item_s=0.010)
+        async with running(InferenceEngine(model, concurrency=concurrency, clock=clock)) as engine:
+            for size in (1, 4, 16, 2, 8):
+                await outcomes(clock, [engine.enqueue(i) for i in range(size)])
+            waiting = [engine.enqueue(i) for i in range(64)]
+            predicted = engine.queue.backlog_ms
+            await outcomes(clock, waiting)
+        return predicted
+
+    assert await backlog_ms(2) == pytest.approx(await backlog_ms(1) / 2, rel=0.2)
+
+
+def test_at_least_one_batch_runs_at_a_time() -> None:
+    with pytest.raises(InvalidConfig, match="concurrency"):
+        InferenceEngine[int, int](lambda items: items, concurrency=0)
 
 
 # Rules ----------------------------------------------------------------------------------------------------

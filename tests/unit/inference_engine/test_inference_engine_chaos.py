@@ -47,11 +47,24 @@ class Model:
     def __init__(self, seed: int) -> None:
         self.computed: Counter[int] = Counter()
         self.threads: set[threading.Thread] = set()
+        self.most_at_once = 0
+        self._inside = 0
+        self._lock = threading.Lock()
         self._random = random.Random(seed)
 
     def __call__(self, items: list[Item]) -> list[int | Exception]:
-        self.threads.add(threading.current_thread())
-        self.computed.update(item.number for item in items)
+        with self._lock:
+            self.threads.add(threading.current_thread())
+            self.computed.update(item.number for item in items)
+            self._inside += 1
+            self.most_at_once = max(self.most_at_once, self._inside)
+        try:
+            return self._results(items)
+        finally:
+            with self._lock:
+                self._inside -= 1
+
+    def _results(self, items: list[Item]) -> list[int | Exception]:
         if self._random.random() < 0.05:
             time.sleep(self._random.random() / 500)
         if len(items) * max(item.cost for item in items) > MEMORY:
@@ -96,9 +109,11 @@ def check(item: Item, outcome: object) -> str:
     return item.kind
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("seed", "concurrency"), [(1, 1), (2, 3)])
 @pytest.mark.parametrize("batch_wait_ms", [0.0, 2.0])
-async def test_every_request_has_exactly_one_outcome(seed: int, batch_wait_ms: float) -> None:
+async def test_every_request_has_exactly_one_outcome(
+    seed: int, concurrency: int, batch_wait_ms: float
+) -> None:
     chance = random.Random(seed)
     model = Model(seed)
     events: list[BatchEvent] = []
@@ -151,7 +166,9 @@ async def test_every_request_has_exactly_one_outcome(seed: int, batch_wait_ms: f
 
     disturbances = [asyncio.create_task(policies()), asyncio.create_task(neighbour())]
     requests: list[asyncio.Task[None]] = []
-    async with InferenceEngine(model, config, gate=gate, observe=events.append) as engine:
+    async with InferenceEngine(
+        model, config, concurrency=concurrency, gate=gate, observe=events.append
+    ) as engine:
         while len(requests) < REQUESTS:
             for _ in range(min(chance.randint(1, 120), REQUESTS - len(requests))):
                 await places.acquire()
@@ -169,6 +186,7 @@ async def test_every_request_has_exactly_one_outcome(seed: int, batch_wait_ms: f
     assert len(engine.queue) == 0
     assert engine.queue.cost == 0
     assert len(model.threads) > ended["kills"] > 0
+    assert model.most_at_once == concurrency
     assert all(event.items <= config.max_batch_size for event in events)
     async with gate.turn("free at the end"):
         assert gate.waiting == 0

@@ -141,6 +141,75 @@ async def test_urgency_is_asked_for_when_the_turn_is_granted() -> None:
     assert device.order == ["running", "changing", "interactive"]
 
 
+class Group:
+    """Turns that may hold the device together, each ended by the test."""
+
+    def __init__(self, device: Device, owner: str, priority: Priority = Priority.INTERACTIVE) -> None:
+        self.device, self.owner, self.priority = device, owner, priority
+        self.holding = 0
+
+    def ask(self) -> tuple["asyncio.Task[None]", asyncio.Event]:
+        end = asyncio.Event()
+        return asyncio.create_task(self._turn(end)), end
+
+    async def _turn(self, end: asyncio.Event) -> None:
+        async with self.device.gate.turn(self.owner, priority=self.priority, group=self):
+            self.holding += 1
+            await end.wait()
+            self.holding -= 1
+
+
+async def test_a_group_holds_the_device_together_and_nobody_else_does() -> None:
+    device = Device("fifo")
+    group = Group(device, "group")
+    (first, first_end), (second, second_end) = group.ask(), group.ask()
+    await device.clock.advance()
+    assert group.holding == 2
+    stranger = asyncio.create_task(device.use("stranger"))
+    same_name = asyncio.create_task(device.use("group"))
+    await device.clock.advance()
+    late, late_end = group.ask()  # behind the strangers, who would wait for ever if it joined
+    first_end.set()
+    await device.clock.advance()
+    assert (group.holding, device.order) == (1, [])
+    second_end.set()
+    await finished(device, [stranger, same_name])
+    assert group.holding == 1
+    late_end.set()
+    await asyncio.gather(first, second, late)
+    assert device.order == ["stranger", "group"]
+
+
+async def test_a_groups_more_urgent_turn_joins_past_those_who_wait() -> None:
+    device = Device("priority")
+    group = Group(device, "group")
+    first, first_end = group.ask()
+    await device.clock.advance()
+    bulk = asyncio.create_task(device.use("bulk", priority=Priority.BULK))
+    await device.clock.advance()
+    second, second_end = group.ask()
+    await device.clock.advance()
+    assert group.holding == 2
+    first_end.set()
+    second_end.set()
+    await finished(device, [first, second, bulk])
+    assert device.order == ["bulk"]
+
+
+async def test_a_group_is_charged_once_for_the_time_it_holds() -> None:
+    device = Device("wfq")
+    group = Group(device, "group")
+    asked = [group.ask()]
+    await device.clock.advance(0.010)
+    asked.append(group.ask())
+    await device.clock.advance(0.010)
+    asked[0][1].set()
+    await device.clock.advance(0.010)
+    asked[1][1].set()
+    await asyncio.gather(*(task for task, _ in asked))
+    assert device.gate.used_ms == pytest.approx({"group": 30})
+
+
 async def test_a_cancelled_wait_leaves_no_trace() -> None:
     device = Device("fifo")
     running = asyncio.create_task(device.use("running"))

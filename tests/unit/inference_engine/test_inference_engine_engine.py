@@ -176,12 +176,20 @@ async def test_a_model_thread_that_dies_is_replaced() -> None:
     assert len(threads) == 4  # it died in the batch of three, of two, and alone
 
 
-async def test_the_model_thread_ends_with_its_engine() -> None:
-    async with InferenceEngine[int, int](lambda items: items, name="ending") as engine:
-        await engine.submit(1)
-        (thread,) = [thread for thread in threading.enumerate() if thread.name == "ending-model"]
-    thread.join(timeout=60)
-    assert not thread.is_alive()
+async def test_the_model_threads_end_with_its_engine() -> None:
+    both = threading.Barrier(2)
+
+    def model(items: list[int]) -> list[int]:
+        both.wait(60)
+        return items
+
+    async with InferenceEngine[int, int](model, concurrency=2, name="ending") as engine:
+        await asyncio.gather(engine.submit(1), engine.submit(2))
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("ending-model-")]
+    assert len(threads) == 2
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
 
 
 async def test_nothing_is_kept_of_a_finished_request() -> None:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,31 @@ def test_a_result_is_not_changed_by_the_next_batch() -> None:
     kept = first.copy()
     runtime.encode([[5, 6]])
     assert np.array_equal(first, kept)
+
+
+def test_batches_of_several_threads_at_a_time_get_their_own_results() -> None:
+    checkpoint = TinyBert()
+    runtime = OpenVinoEncoder(checkpoint, MEAN, num_threads=3, precision="f32")
+    assert runtime.concurrency == 3
+    batches = [
+        [[1 + (start + i) % 40] * (1 + (start + i) % 7) for i in range(1 + start % 4)] for start in range(60)
+    ]
+    with ThreadPoolExecutor(8) as pool:  # more than it computes at a time, and single texts among them
+        found = list(pool.map(runtime.encode, batches))
+    for batch, vectors in zip(batches, found, strict=True):
+        assert vectors == pytest.approx(np.array([checkpoint.vector(ids, MEAN) for ids in batch]), abs=2e-5)
+    assert runtime.computed_tokens >= sum(len(ids) for batch in batches for ids in batch)
+
+
+def test_a_large_model_is_held_once_and_takes_one_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("carpool.runtimes.openvino.batch_graph._MOST_BYTES_TWICE", 0)
+    checkpoint = TinyBert()
+    runtime = OpenVinoEncoder(checkpoint, MEAN, num_threads=2, precision="f32")
+    assert runtime.concurrency == 1
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(runtime.encode, [BATCH] * 4))
+    for vectors in found:
+        assert vectors == pytest.approx(np.array([checkpoint.vector(ids, MEAN) for ids in BATCH]), abs=2e-5)
 
 
 def test_it_outlives_the_checkpoint() -> None:

@@ -1,6 +1,8 @@
-"""A compiled encoder graph, and how a batch is laid on the threads."""
+"""A compiled encoder graph, and which threads compute a batch."""
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +16,6 @@ from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.packed_batch import PackedBatch
 from carpool.runtimes.openvino.padded_batch import PaddedBatch
 
-_LEAST_TOKENS_PER_THREAD = 48
-"""In smaller batches all threads together are faster than each on its own."""
-_LONGEST_PART = 1.1
-"""Of a thread's share of the whole batch: what a cut may cost where lengths or their number do not divide."""
 _MOST_BYTES_TWICE = 256 << 20
 """Weights above are held in one form only."""
 
@@ -28,12 +26,6 @@ class BatchLayout(Protocol):
     shares_rows: bool
     """Whether several texts may be in a row."""
 
-    def size(self, lengths: Sequence[int]) -> int:
-        """How much work texts of these lengths are, in tokens."""
-
-    def cut(self, lengths: Sequence[int], count: int) -> list[list[int]]:
-        """Indices in `count` parts, none empty, whose largest is small; there are as many lengths or more."""
-
     def inputs(
         self, texts: Sequence[Sequence[int]], seconds: Sequence[int] | None
     ) -> dict[str, NDArray[np.int32]]:
@@ -41,11 +33,11 @@ class BatchLayout(Protocol):
 
 
 class BatchGraph:
-    """A graph as `encoder_graph` makes it, compiled, for batches from one thread at a time.
+    """A graph as `encoder_graph` makes it, compiled, for batches from up to `concurrency` threads at a time.
 
-    Small batches run on all threads together. In a large one, threads would wait for each other at the end of
-    each of dozens of products, longest where other processes want the cores too; so a large batch is cut into
-    a part for each thread, and only the ends of the parts are waited for.
+    Each batch is computed by one thread. Threads that share a batch wait for each other at the end of each of
+    dozens of products, longest where other processes want the cores too; so a small model takes as many
+    batches at a time as it has threads, and a single text that finds nobody else is computed by all of them.
     Raises `ModelFailed` for a precision that this CPU does not compute in.
     """
 
@@ -71,93 +63,77 @@ class BatchGraph:
         [self._together] = runs(1)
         # The second form holds the weights once more; larger products gain less from it.
         is_small = _constant_bytes(model) <= _MOST_BYTES_TWICE
-        self._by_thread = runs(num_threads) if num_threads > 1 and is_small else []
-        self.computed_tokens = 0
+        self._runs = runs(num_threads) if num_threads > 1 and is_small else [self._together]
+        self._free = list(self._runs)
+        self._freed = threading.Condition()
+        self._computed_tokens = 0
+        for run in {self._together, *self._runs}:  # the plugin packs the weights at the first call
+            run(self._inputs([[0, 0]], None))
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that are computed at a time."""
+        return len(self._runs)
+
+    @property
+    def computed_tokens(self) -> int:
         """So far, padding included."""
-        for run in [self._together, *self._by_thread]:  # the plugin packs the weights at the first call
-            run.start(self._inputs([[0, 0]], None, [0]))
-            run.wait()
+        return self._computed_tokens
 
     def run(
         self, batch: Sequence[Sequence[int]], seconds: Sequence[int] | None = None
     ) -> NDArray[np.float32]:
         """The output for token-id sequences; tokens from `seconds[row]` on are of type 1, others of 0."""
-        parts = self._parts(list(map(len, batch)))
-        runs = [self._together] if len(parts) == 1 else self._by_thread
-        inputs = [self._inputs(batch, seconds, part) for part in parts]
-        started = []
-        try:
-            for run, arrays in zip(runs, inputs, strict=True):
-                run.start(arrays)
-                started.append(run)
-        finally:
-            _wait(started)
-        self.computed_tokens += sum(arrays["input_ids"].size for arrays in inputs)
-        outputs = [run.output for run in runs]
-        result = np.empty((len(batch), *outputs[0].shape[1:]), np.float32)
-        for part, output in zip(parts, outputs, strict=True):
-            result[part] = output
-        broken = np.flatnonzero(~np.isfinite(result).all(axis=1)).tolist()
+        inputs = self._inputs(batch, seconds)
+        with self._free_run(is_single=len(batch) == 1) as run:
+            result = run(inputs)
+        with self._freed:
+            self._computed_tokens += inputs["input_ids"].size
         if len(batch) > 1 and self._layout.shares_rows:
-            for index in broken:  # NaN spreads to every text that shares the row: whose is it?
+            # NaN spreads to every text that shares the row: whose is it?
+            for index in np.flatnonzero(~np.isfinite(result).all(axis=1)).tolist():
                 result[index] = self.run([batch[index]], seconds and [seconds[index]])[0]
         return result
 
-    def _parts(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The batch's indices, together or in a part of about the same size for each thread."""
-        whole = list(range(len(lengths)))
-        count = len(self._by_thread)
-        size = self._layout.size(lengths)
-        if count == 0 or len(lengths) < count or size < count * _LEAST_TOKENS_PER_THREAD:
-            return [whole]
-        parts = self._layout.cut(lengths, count)
-        largest = max(self._layout.size([lengths[index] for index in part]) for part in parts)
-        return [whole] if largest * count > size * _LONGEST_PART else parts
+    @contextmanager
+    def _free_run(self, *, is_single: bool) -> Iterator["_Run"]:
+        """Wait for threads, and keep them for the length of the block."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._free)
+            takes_all = is_single and len(self._free) == len(self._runs)
+            run = self._together if takes_all else self._free[-1]
+            taken = list(self._free) if takes_all else [run]
+            self._free = [each for each in self._free if each not in taken]
+        try:
+            yield run
+        finally:
+            with self._freed:
+                self._free += taken
+                self._freed.notify_all()
 
     def _inputs(
-        self, batch: Sequence[Sequence[int]], seconds: Sequence[int] | None, part: list[int]
+        self, batch: Sequence[Sequence[int]], seconds: Sequence[int] | None
     ) -> dict[str, NDArray[np.int32]]:
-        arrays = self._layout.inputs(
-            [batch[index] for index in part], seconds and [seconds[index] for index in part]
-        )
+        arrays = self._layout.inputs(batch, seconds)
         return {name: arrays[name] for name in self._names}
 
 
 class _Run:
-    """An inference request with its inputs and its output."""
+    """An inference request with its inputs."""
 
     def __init__(self, request: ov.InferRequest) -> None:
         self._request = request
         self._inputs = InputTensors(request)
 
-    def start(self, arrays: Mapping[str, NDArray[np.int32]]) -> None:
-        """Start it, after the last one was waited for."""
-        # Not `start_async(arrays)`: it binds every tensor anew, which takes an eighth of a short text's time.
+    def __call__(self, arrays: Mapping[str, NDArray[np.int32]]) -> NDArray[np.float32]:
+        """The output. Raises `RuntimeError` where the run failed."""
+        # Not `infer(arrays)`: it binds every tensor anew, which takes an eighth of a short text's time.
         for name, values in arrays.items():
             self._inputs.write(name, values)
         self._request.start_async()
-
-    def wait(self) -> None:
-        """Until it has ended; raises `RuntimeError` where it failed."""
         self._request.wait()
-
-    @property
-    def output(self) -> NDArray[np.float32]:
-        """What the last run gave, until the next one starts."""
         output: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return output
-
-
-def _wait(runs: Sequence[_Run]) -> None:
-    """Until all have ended, so that the next batch finds them free; raises what the last to fail raised."""
-    failure: RuntimeError | None = None
-    for run in runs:
-        try:
-            run.wait()
-        except RuntimeError as error:
-            failure = error
-    if failure is not None:
-        raise failure
+        return output.copy()  # the next run overwrites it
 
 
 def _constant_bytes(model: ov.Model) -> int:

@@ -21,7 +21,7 @@ _OFFSET_POSITIONS = ("Roberta", "XLMRoberta", "Camembert", "MPNet")
 class OpenVinoEncoder:
     """An encoder with its pooling; implements `EncoderRuntime`.
 
-    Calls come from one thread at a time, as `BatchGraph` says.
+    Calls come from up to `concurrency` threads at a time, as `BatchGraph` says.
     `max_tokens` lowers the longest input below what the model has positions for; `num_threads` is the budget
     of a forward pass; `weights` is AUTO or INT8. Raises `ModelFailed` for a model that cannot be built.
     """
@@ -45,6 +45,11 @@ class OpenVinoEncoder:
     def spec(self) -> EncoderSpec:
         """Sizes, constant over the runtime's life."""
         return self._spec
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that are computed at a time."""
+        return self._graph.concurrency
 
     @property
     def computed_tokens(self) -> int:
@@ -85,6 +90,11 @@ class OpenVinoClassifier:
     def spec(self) -> EncoderSpec:
         """Sizes, constant over the runtime's life."""
         return self._spec
+
+    @property
+    def concurrency(self) -> int:
+        """Batches that are computed at a time."""
+        return self._graph.concurrency
 
     @property
     def computed_tokens(self) -> int:

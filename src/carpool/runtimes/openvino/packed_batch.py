@@ -36,14 +36,6 @@ class PackedBatch:
 
     shares_rows = True
 
-    def size(self, lengths: Sequence[int]) -> int:
-        """Tokens that are computed, but for a little padding."""
-        return sum(lengths)
-
-    def cut(self, lengths: Sequence[int], count: int) -> list[list[int]]:
-        """Parts of about the same number of tokens."""
-        return spread(lengths, count)
-
     def inputs(
         self, texts: Sequence[Sequence[int]], seconds: Sequence[int] | None
     ) -> dict[str, NDArray[np.int32]]:
