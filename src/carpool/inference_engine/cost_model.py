@@ -10,7 +10,7 @@ _LATE = 0.05
 _LATE_STEP = 0.05
 """How far one late batch moves the margin."""
 _NEAR = 0.5
-"""Part of its bound that a batch must be predicted to fill to say something of others that are cut to it."""
+"""A batch predicted to take less than this part of its bound says nothing about how late full ones are."""
 _ROUNDING = 1e-6
 _TRUSTED_AFTER = 8
 """Batches: a stall in one of so many makes the others look little worse."""

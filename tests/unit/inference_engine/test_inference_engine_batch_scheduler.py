@@ -245,6 +245,19 @@ async def test_the_observer_is_told_all_about_a_batch() -> None:
     assert event.run_ms == pytest.approx(12.0)
 
 
+@pytest.mark.parametrize(("priority", "widened"), [(Priority.INTERACTIVE, False), (Priority.BULK, True)])
+async def test_only_batches_that_are_cut_to_a_slice_widen_its_margin(
+    priority: Priority, widened: bool
+) -> None:
+    clock = ManualClock()
+    model = Model(clock, overhead_s=0.0, item_s=0.015)
+    async with running(InferenceEngine(model, EngineConfig(bulk_slice_ms=20.0), clock=clock)) as engine:
+        for number in range(10):
+            await outcomes(clock, [engine.enqueue(number, priority=priority)])
+            model.item_s *= 1.1  # later than predicted, every time
+        assert (engine.queue.cost_model.margin > 1.1) == widened
+
+
 async def test_an_observer_that_raises_stops_nothing() -> None:
     clock = ManualClock()
     reported: list[dict[str, Any]] = []
