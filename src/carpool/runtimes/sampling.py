@@ -48,7 +48,7 @@ def sample(
     unusable: list[int] = []
     for begin in range(0, len(samples), _GROUP):
         rows, group = logits[begin : begin + _GROUP], samples[begin : begin + _GROUP]
-        if not all(map(_is_argmax, group)):
+        if not all(map(is_argmax, group)):
             rows = whole_strands(rows)
         drawn = _draw_group(rows, group, statistics)
         of_drawn = _logprobs(rows, group, drawn, statistics)
@@ -62,7 +62,8 @@ def sample(
     return StepResult(token_ids, logprobs, unusable)
 
 
-def _is_argmax(each: Sample) -> bool:
+def is_argmax(each: Sample) -> bool:
+    """Whether the place of the largest logit is all that is asked for."""
     return each.params.temperature == 0 and each.params.top_logprobs is None and not is_processed(each)
 
 

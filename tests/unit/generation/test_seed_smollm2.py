@@ -48,7 +48,15 @@ def default_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     decoder.close()
 
 
-@pytest.fixture(scope="module", params=["default", "u8", "bf16"])
+@pytest.fixture(scope="module")
+def int8_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
+    config = DecoderConfig(weights=WeightFormat.INT8, kv_cache_bytes=128 << 20)
+    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=available_cores())
+    yield decoder
+    decoder.close()
+
+
+@pytest.fixture(scope="module", params=["default", "u8", "bf16", "int8"])
 def decoder(request: pytest.FixtureRequest) -> OpenVinoDecoder:
     decoder: OpenVinoDecoder = request.getfixturevalue(f"{request.param}_decoder")
     return decoder

@@ -170,14 +170,21 @@ def test_a_step_that_fails_spares_the_next(decoder: OpenVinoDecoder, llama: Rand
 @pytest.mark.parametrize(
     ("weights", "correlation"),
     [
-        (WeightFormat.AUTO, 0.999),
-        (WeightFormat.BF16, 0.999),
+        (WeightFormat.AUTO, 0.998),
+        (WeightFormat.BF16, 0.998),
         (WeightFormat.INT8, 0.99),
-        (WeightFormat.INT4, 0.8),  # a random network forgives less than a trained one
+        (WeightFormat.INT4, 0.6),  # a random network forgives less than a trained one
     ],
 )
-def test_other_weight_formats_are_near(llama: RandomLlama, weights: WeightFormat, correlation: float) -> None:
-    found = last(load(llama, DecoderConfig(weights=weights)), Row(PROMPT, [0, 1, 2], sample=ALL))
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("sides", [(96, 160), (128, 192)], ids=["cut tiles", "whole tiles"])
+def test_other_weight_formats_are_near(
+    weights: WeightFormat, correlation: float, num_threads: int, sides: tuple[int, int]
+) -> None:
+    """Whatever the plugin's fused kernels, which AMX processors have, make of sides and threads."""
+    llama = RandomLlama(hidden_size=sides[0], intermediate_size=sides[1])
+    decoder = load_decoder(llama, DecoderConfig(weights=weights), num_threads=num_threads)
+    found = last(decoder, Row(PROMPT, [0, 1, 2], sample=ALL))
     assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > correlation
 
 

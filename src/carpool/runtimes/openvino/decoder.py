@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
+from openvino.preprocess import PrePostProcessor
 
 from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
@@ -22,6 +23,7 @@ from carpool.runtimes.openvino.device import (
 )
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
+from carpool.runtimes.openvino.half_logits import Widening, bits_of, likeliest
 from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.llama import Llama
 from carpool.runtimes.openvino.mistral import Mistral
@@ -29,7 +31,7 @@ from carpool.runtimes.openvino.padding import padded
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
-from carpool.runtimes.sampling import sample
+from carpool.runtimes.sampling import is_argmax, sample
 from carpool.runtimes.selection import StrandStatistics
 from carpool.runtimes.step_check import check_batch
 
@@ -62,10 +64,12 @@ def load_decoder(
     weights = weight_format(checkpoint, config)
     report = on_progress or (lambda _phase, _share: None)
     report("building", 0.0)
-    graph = _graph_class(checkpoint)(checkpoint, weights)
+    graph = _graph_class(checkpoint)(checkpoint, weights, num_threads)
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
     precision = _compute_precision(weights, config.kv_cache_precision)
+    if precision == "bf16":
+        model = _with_half_logits(model)
     compiled = compile_model(
         model,
         num_threads=num_threads,
@@ -81,6 +85,7 @@ def load_decoder(
         kv_cache_bytes=config.kv_cache_bytes,
         least_samples=rows_that_round_alike(precision, weights),
         statistics=GraphStatistics(graph.vocab_size, num_threads=num_threads),
+        widen=Widening(num_threads=num_threads),
     )
     report("ready", 1.0)
     return decoder
@@ -108,6 +113,13 @@ def _build(graph: DecoderGraph, checkpoint: Checkpoint) -> ov.Model:
     except RuntimeError as error:  # tensors whose shapes contradict each other or config.json
         reason = str(error).strip().splitlines()[-1]
         raise ModelFailed(f"{checkpoint.path} cannot be built as its config.json says: {reason}") from error
+
+
+def _with_half_logits(model: ov.Model) -> ov.Model:
+    """The model with its logits left in bf16: a greedy step needs them in no other form."""
+    preprocessor = PrePostProcessor(model)
+    preprocessor.output(0).tensor().set_element_type(ov.Type.bf16)
+    return preprocessor.build()
 
 
 def _choose_weights(stored: TensorFormat) -> WeightFormat:
@@ -159,8 +171,10 @@ class OpenVinoDecoder:
         kv_cache_bytes: int,
         least_samples: int,
         statistics: StrandStatistics,
+        widen: Widening,
     ) -> None:
         self._least_samples = least_samples
+        self._widen = widen
         self._statistics = statistics
         self.weights = weights
         """How they are held; never AUTO."""
@@ -219,7 +233,7 @@ class OpenVinoDecoder:
         for name, values in inputs.items():
             self._inputs.write(name, values)
         self._request.start_async()
-        self._last = _Step(self._request, samples, self._statistics)
+        self._last = _Step(self._request, samples, self._statistics, self._widen)
         return self._last
 
     def close(self) -> None:
@@ -242,10 +256,15 @@ class _Step:
     """A step of the inference request; implements `StepHandle`."""
 
     def __init__(
-        self, request: ov.InferRequest, samples: Sequence[Sample], statistics: StrandStatistics
+        self,
+        request: ov.InferRequest,
+        samples: Sequence[Sample],
+        statistics: StrandStatistics,
+        widen: Widening,
     ) -> None:
         self._request = request
         self._statistics = statistics
+        self._widen = widen
         self._samples = samples
         self._outcome: StepResult | Exception | None = None
 
@@ -254,11 +273,22 @@ class _Step:
         if self._outcome is None:
             try:
                 self._request.wait()
-                logits = self._request.get_output_tensor(0).data
-                self._outcome = sample(logits[: len(self._samples)], self._samples, self._statistics)
+                self._outcome = self._draw(self._request.get_output_tensor(0))
             except Exception as error:
                 self._outcome = error
         return self._outcome
+
+    def _draw(self, logits: ov.Tensor) -> StepResult:
+        count = len(self._samples)
+        if logits.element_type == ov.Type.bf16:
+            if all(map(is_argmax, self._samples)):
+                token_ids = likeliest(bits_of(logits)[:count])
+                if token_ids is not None:
+                    return StepResult(token_ids, [None] * count)
+            wide = self._widen(logits)
+        else:
+            wide = logits.data
+        return sample(wide[:count], self._samples, self._statistics)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""

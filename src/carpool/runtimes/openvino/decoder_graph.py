@@ -18,7 +18,7 @@ from carpool.runtimes.openvino.weights import matrix
 
 
 class DecoderGraph(ABC):
-    """The graph of a checkpoint, its matrices held as `weights` says, which must not be AUTO.
+    """The graph of a checkpoint for `num_threads` threads, its matrices held as `weights` says, but not AUTO.
 
     Inputs, with T tokens and S samples: `input_ids` and `position_ids` i64 [T], `sample_positions` i64 [S]
     (which of the T tokens' logits are wanted), those of `PagedInputs`, and a `KvCache` per layer. Output:
@@ -37,9 +37,10 @@ class DecoderGraph(ABC):
     context_length: int
     """Tokens that a sequence may have."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
         self._checkpoint = checkpoint
         self._weights = weights
+        self._num_threads = num_threads
         self._config = Hyperparameters(checkpoint.config, str(checkpoint.path))
         self._input_ids = parameter("input_ids", [-1], ov.Type.i64)
         self._position_ids = parameter("position_ids", [-1], ov.Type.i64)

@@ -18,8 +18,8 @@ class Gpt(DecoderGraph):
     word_embedding = "wte.weight"
     typical_matrix = "h.0.mlp.c_fc.weight"
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        super().__init__(checkpoint, weights)
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+        super().__init__(checkpoint, weights, num_threads)
         self.context_length = self._tensor("wpe.weight").shape[0]
         self._activation = self._config.text("activation_function", "gelu_new")
         self._eps = self._config.number("layer_norm_epsilon", 1e-5)

@@ -24,8 +24,8 @@ class Gpt2(Gpt):
     everyone else does; the shape of that matrix tells which it is.
     """
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        super().__init__(checkpoint, weights)
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+        super().__init__(checkpoint, weights, num_threads)
         config = self._config
         if config.flag("add_cross_attention", default=False):
             raise ModelFailed(f"{checkpoint.path} attends to an encoder, which is not supported")

@@ -17,8 +17,8 @@ _GLOBAL, _LOCAL = "global", "local"
 class GptNeo(Gpt):
     """Layers that attend to everything and layers that attend to a window; the scores are not scaled."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        super().__init__(checkpoint, weights)
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+        super().__init__(checkpoint, weights, num_threads)
         config = self._config
         self.num_layers = config.integer("num_layers")
         self._num_heads = config.integer("num_heads")

@@ -17,6 +17,8 @@ from carpool.runtimes.openvino.rotary import rotary_frequencies
 
 FREQUENCY_DIVISORS = "rope_freqs.weight"
 """GGUF's form of Llama 3.1's rotary embeddings, [head_dim / 2]."""
+_TILE = 64
+"""8-bit elements in a row of an AMX tile."""
 
 
 class Llama(DecoderGraph):
@@ -25,17 +27,18 @@ class Llama(DecoderGraph):
     word_embedding = "embed_tokens.weight"
     typical_matrix = "layers.0.mlp.up_proj.weight"
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        super().__init__(checkpoint, weights)
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+        super().__init__(checkpoint, weights, num_threads)
         config = self._config
         self.num_layers = config.integer("num_hidden_layers")
         self.context_length = config.integer("max_position_embeddings")
         self._activation = config.text("hidden_act", "silu")
         self._eps = config.number("rms_norm_eps")
+        self._hidden_size = config.integer("hidden_size")
         self._feed_forward_width = config.integer("intermediate_size")
         self._num_heads = config.integer("num_attention_heads")
         self._num_kv_heads = config.integer("num_key_value_heads", self._num_heads)
-        self._head_dim = config.integer("head_dim", config.integer("hidden_size") // self._num_heads)
+        self._head_dim = config.integer("head_dim", self._hidden_size // self._num_heads)
         frequencies = rotary_frequencies(config, self._head_dim)
         if FREQUENCY_DIVISORS in checkpoint:
             frequencies /= dequantize(checkpoint.tensor(FREQUENCY_DIVISORS)).astype(np.float64)
@@ -79,11 +82,23 @@ class Llama(DecoderGraph):
 
     def _feed_forward(self, hidden: ov.Node, name: str) -> ov.Node:
         names = [f"{name}.gate_proj", f"{name}.up_proj"]
-        if self._weights is WeightFormat.INT4:
-            gate, up = self._projections(hidden, names, [self._feed_forward_width] * 2)
-        else:  # the plugin's kernel for gated feed-forward layers knows two products, and no 4 bits
+        if self._may_fuse_feed_forward:  # its pattern has two products
             gate, up = (self._linear(hidden, each).output(0) for each in names)
+        else:
+            gate, up = self._projections(hidden, names, [self._feed_forward_width] * 2)
         return self._linear(ops.multiply(activation(self._activation, gate), up), f"{name}.down_proj")
+
+    @property
+    def _may_fuse_feed_forward(self) -> bool:
+        """Whether the plugin's AMX kernel for gated feed-forward layers can take this one.
+
+        It knows no 4 bits. And it takes over what it then cannot do: on a single thread it ends the process,
+        and 8-bit weights whose sides are not in whole tiles fail to compile.
+        """
+        sides = (self._hidden_size, self._feed_forward_width)
+        if self._weights is WeightFormat.INT8 and any(side % _TILE for side in sides):
+            return False
+        return self._weights is not WeightFormat.INT4 and self._num_threads > 1
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)

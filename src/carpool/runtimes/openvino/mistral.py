@@ -12,8 +12,8 @@ from carpool.runtimes.openvino.llama import Llama
 class Mistral(Llama):
     """Llama's layers, all with the same sliding window; null means none."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        super().__init__(checkpoint, weights)
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+        super().__init__(checkpoint, weights, num_threads)
         self._window = self._config.integer_or_none("sliding_window", 4096) or 0
 
     def _sliding_window(self, layer: int) -> int:  # noqa: ARG002  # all are the same

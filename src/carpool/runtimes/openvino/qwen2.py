@@ -14,8 +14,8 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 class Qwen2(Llama):
     """Llama's layers; biases are where the checkpoint has them. Some layers may have a sliding window."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat) -> None:
-        super().__init__(checkpoint, weights)
+    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+        super().__init__(checkpoint, weights, num_threads)
         self._windows = self._read_windows()
 
     def _sliding_window(self, layer: int) -> int:
