@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cache_stream.contestants import Hits
-from bench.cache_stream.data import Question
 from bench.cache_stream.reading import Reading
 from carpool.cache.confidence import wilson_interval
+from carpool.cache.evaluation import Hits
+from carpool.cache.labelled import Question
 
 RESULTS = Path(__file__).parents[1] / "results"
 LENGTHS = (1_000, 2_500, 5_000, 10_000)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench.cache_stream import report
-from bench.cache_stream.data import Question, pair_digest
+from bench.cache_stream.data import pair_digest
 from bench.cache_stream.reading import Estimate, Reading, is_read_in_full
 from carpool.cache.confidence import wilson_interval
+from carpool.cache.labelled import Question
 
 SAMPLED = "GPTCache 0.1.44, 0.8"
 PAIRS = [(f"asked {number}", f"stored {number}") for number in range(100)]
