@@ -2,8 +2,9 @@
 
 Streams are made from the pairs as the test stream was made; no question of that one is among them. Each is
 replayed, and every stored question that a search finds is a row with its label. A logistic regression is
-fitted to the labels, and its log odds to the truth as far as a person read it: `verdicts_calibration.json`
-tells how many of the pairs labelled different have one answer. All figures are of held-out streams.
+fitted to the labels, and its log odds to the truth as far as it was read, by a language model that saw the
+two texts alone: `verdicts_calibration.json` tells how many of the pairs labelled different have one answer.
+All figures are of held-out streams.
 """
 
 import argparse

@@ -47,7 +47,7 @@ def pair_digest(first: str, second: str) -> str:
 
 
 def verdicts(path: Path) -> dict[str, bool]:
-    """By pair digest: whether one answer serves both, as read by a person who saw the two texts alone."""
+    """By pair digest: whether one answer serves both, as a language model judged from the texts alone."""
     return {key: bool(value) for key, value in json.loads(path.read_text()).items()} if path.exists() else {}
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cache_stream.contestants import Hits
-from bench.cache_stream.data import Question
 from bench.cache_stream.reading import Reading
 from carpool.cache.confidence import wilson_interval
+from carpool.cache.evaluation import Hits
+from carpool.cache.labelled import Question
 
 RESULTS = Path(__file__).parents[1] / "results"
 LENGTHS = (1_000, 2_500, 5_000, 10_000)
@@ -31,21 +31,18 @@ def write(stream: Sequence[Question], hits: dict[str, Hits], read: Reading, dige
 def _row(name: str, stream: Sequence[Question], hits: Hits, read: Reading, length: int) -> dict[str, Any]:
     hits = [pair for pair in hits if pair[0] < length]
     labelled = [pair for pair in hits if stream[pair[0]].cluster != stream[pair[1]].cluster]
-    estimate, known = read.wrong(
-        name, [(stream[asked].text, stream[stored].text) for asked, stored in labelled]
-    )
-    wrong = round(estimate)
+    estimate = read.wrong(name, [(stream[asked].text, stream[stored].text) for asked, stored in labelled])
     return {
         "contestant": name,
         "questions": length,
         "hits": len(hits),
         "wrong_by_label": len(labelled),
-        "read": known,
-        "wrong_as_read": wrong,
+        "read": estimate.read,
+        "wrong_as_read": round(estimate.wrong),
         "wrong_of_hits_by_label": wilson_interval(len(labelled), len(hits)),
-        "wrong_of_hits_as_read": wilson_interval(wrong, len(hits)),
+        "wrong_of_hits_as_read": estimate.interval(len(hits)),
         "wrong_of_all_by_label": wilson_interval(len(labelled), length),
-        "wrong_of_all_as_read": wilson_interval(wrong, length),
+        "wrong_of_all_as_read": estimate.interval(length),
     }
 
 
@@ -53,16 +50,20 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     parts = [
         "# The semantic cache on 10,000 questions\n",
         "`python -m bench.cache_stream --data DIR`. wrong/hits and wrong/all in %, with 95 % Wilson"
-        " intervals; by the labels, and as read, blind (in full, or a random sample whose share of wrong"
-        " ones stands for the rest).\n",
+        " intervals; by the labels, and as read. A language model, not a person, read the hits that the"
+        " labels call wrong: the two texts alone, in random order, without the contestant or a score. Hits"
+        " that the labels call right count as right, unread. Column `read`: how many of those that the labels"
+        " call wrong were read. Where that is not all, the rest count with the share of wrong ones in a"
+        " random sample of what no other contestant serves (as wrong, if there is none), and the interval is"
+        " Wilson's of as many hits as would have the variance of hits and sample together.\n",
     ]
     for length in LENGTHS:
         parts.append(f"\n## After {length:,} questions\n")
         parts.append(
             "| | hits | hit rate | wrong/hits, labels | wrong/all, labels"
-            " | wrong/hits, read | wrong/all, read |"
+            " | read | wrong/hits, read | wrong/all, read |"
         )
-        parts.append("|---|--:|--:|--:|--:|--:|--:|")
+        parts.append("|---|--:|--:|--:|--:|--:|--:|--:|")
         parts += [_line(row) for row in rows if row["questions"] == length]
     last = [row for row in rows if row["questions"] == LENGTHS[-1]]
     best = {kind: _best(last, kind) for kind in ("cosine", "verified")}
@@ -90,11 +91,12 @@ def _best(rows: list[dict[str, Any]], kind: str) -> dict[str, Any] | None:
 
 
 def _line(row: dict[str, Any]) -> str:
-    shares = []
+    cells = [row["contestant"], str(row["hits"]), f"{row['hits'] / row['questions']:.2%}"]
     for kind, wrong in (("by_label", row["wrong_by_label"]), ("as_read", row["wrong_as_read"])):
+        if kind == "as_read":
+            cells.append(f"{row['read']} of {row['wrong_by_label']}")
         for of, total in (("hits", row["hits"]), ("all", row["questions"])):
             lower, upper = row[f"wrong_of_{of}_{kind}"]
             share = wrong / total if total else 0.0
-            shares.append(f"{share:.2%} ({lower:.2%}-{upper:.2%})".replace("%", ""))
-    cells = [row["contestant"], str(row["hits"]), f"{row['hits'] / row['questions']:.2%}", *shares]
+            cells.append(f"{share:.2%} ({lower:.2%}-{upper:.2%})".replace("%", ""))
     return f"| {' | '.join(cells)} |"

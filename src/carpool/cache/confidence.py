@@ -44,8 +44,11 @@ def confidence_interval(
     )
 
 
-def wilson_interval(events: int, trials: int, z: float = 1.96) -> Interval:
-    """The Wilson score interval (1927) at one fixed moment; `z` 1.96 for 95 %."""
+def wilson_interval(events: float, trials: float, z: float = 1.96) -> Interval:
+    """The Wilson score interval (1927) at one fixed moment; `z` 1.96 for 95 %.
+
+    The counts of a sample that is not a simple one are its effective ones, which need not be whole.
+    """
     if not trials:
         return Interval(0.0, 1.0)
     rate, extra = events / trials, z * z / trials
