@@ -121,6 +121,7 @@ _VLLM = {
 
 CONTESTANTS = {
     "carpool": Contestant("Carpool", "default", None, _carpool()),
+    "carpool-f32": Contestant("Carpool", "f32", None, _carpool(precision="f32")),
     "carpool-int8": Contestant("Carpool", "int8 weights", None, _carpool(weights="int8")),
     "infinity-fp32": Contestant(
         "Infinity 0.0.78, torch", "fp32", INFINITY, _infinity("torch", "float32"), "/embeddings"

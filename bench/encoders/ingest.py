@@ -7,10 +7,13 @@ from typing import Any
 from bench.encoders import wrk
 from bench.encoders.contestants import Server
 from bench.encoders.workload import BULK_CONNECTIONS, body, bulk_bodies, bulk_texts, single_bodies, text
+from carpool.encoders import EncoderConfig
 
 QUERY_WORDS = 10
 LAG_INPUTS = 2048
 LAG_CALLS = 5
+KEPT_AT_LEAST = 0.7
+"""Asked of the bulk's rate beside the queries, in parts of its rate alone."""
 
 
 def query_under_ingest(server: Server, seconds: float) -> dict[str, Any]:
@@ -25,6 +28,9 @@ def query_under_ingest(server: Server, seconds: float) -> dict[str, Any]:
         beside = wrk.measure(server.url, queries, connections=1, seconds=span)
         overlap = not running.ended
         bulk_beside = running.result()
+    slice_ms = EncoderConfig().bulk_slice_ms
+    bound = max(2 * alone.p99, alone.p99 + slice_ms)
+    kept = bulk.seconds / bulk_beside.seconds
     return {
         "queries alone/s": alone.rate,
         "alone p50 ms": alone.p50,
@@ -32,9 +38,14 @@ def query_under_ingest(server: Server, seconds: float) -> dict[str, Any]:
         "queries beside the bulk/s": beside.rate,
         "beside p50 ms": beside.p50,
         "beside p99 ms": beside.p99,
+        "a bulk slice, ms": slice_ms,
+        "asked: beside p99 ms at most, twice alone or one slice more": bound,
+        "p99 is within it": beside.p99 <= bound,
         "bulk alone texts/s": len(texts) / bulk.seconds,
         "bulk beside texts/s": len(texts) / bulk_beside.seconds,
-        "bulk kept": bulk.seconds / bulk_beside.seconds,
+        "bulk kept": kept,
+        "asked: bulk kept at least": KEPT_AT_LEAST,
+        "it is": kept >= KEPT_AT_LEAST,
         "failed": alone.failed + bulk.failed + beside.failed + bulk_beside.failed,
         "queries ended before the bulk": overlap,
     }

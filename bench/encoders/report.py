@@ -14,15 +14,14 @@ def markdown(facts: dict[str, Any], figures: dict[str, Any]) -> str:
     )
     parts = [
         f"# Encoders over HTTP\n\n`{facts['command']}` · {machine}",
-        "all-MiniLM-L6-v2. The load is `wrk` with one thread; every connection asks again as soon as it is "
+        f"all-MiniLM-L6-v2. Carpool's default precision here is {facts['default precision']}. "
+        "The load is `wrk` with one thread; every connection asks again as soon as it is "
         "answered. Contestants take turns, medians over the rounds.",
     ]
     if "singles" in figures:
-        parts += [_singles(figures["singles"], words) for words in WORDS]
+        parts += [_singles(figures, words) for words in WORDS]
     if "bulk" in figures:
         parts.append(_bulk(figures))
-    elif "cosines" in figures:
-        parts.append(_table(["contestant", "mean cosine to fp32", "lowest"], _cosines(figures)))
     if "ingest" in figures:
         parts.append("## Single queries while 10,000 documents are embedded\n\n" + _facts(figures["ingest"]))
     if "event loop" in figures:
@@ -30,26 +29,30 @@ def markdown(facts: dict[str, Any], figures: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_COSINES = ["mean cosine to fp32", "lowest"]
+
+
 def _name(key: str) -> str:
     contestant = CONTESTANTS[key]
     return f"{contestant.name}, {contestant.precision}"
 
 
-def _singles(rows: list[dict[str, Any]], words: int) -> str:
+def _singles(figures: dict[str, Any], words: int) -> str:
     by_name: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in figures["singles"]:
         if row["words"] == words:
             by_name.setdefault(row["contestant"], []).append(row)
     head = ["contestant"] + [
         f"{connections}: {unit}" for connections in CONNECTIONS for unit in ("requests/s", "p50 ms", "p95 ms")
     ]
+    head += _COSINES
     lines = []
     for name, each in by_name.items():
         cells = [_name(name)]
         for row in each:
             failed = f" ({row['failed']} failed)" if row["failed"] else ""
             cells += [f"{row['requests/s']:,.0f}{failed}", f"{row['p50 ms']:,.1f}", f"{row['p95 ms']:,.1f}"]
-        lines.append(cells)
+        lines.append(cells + _cosines(figures, name))
     return f"## One text of {words} words a request, by connections\n\n" + _table(head, lines)
 
 
@@ -57,7 +60,6 @@ def _bulk(figures: dict[str, Any]) -> str:
     bare = figures["bare"]
     lines = []
     for row in figures["bulk"]:
-        mean, least = figures["cosines"][row["contestant"]]
         padding = f"{row['padding']:.1%}" if "padding" in row else ""
         note = "" if row["texts"] == BULK_TEXTS else f" (of {row['texts']:,})"
         lines.append(
@@ -66,22 +68,20 @@ def _bulk(figures: dict[str, Any]) -> str:
                 f"{row['texts/s']:,.0f}{note}",
                 f"{row['texts/s'] / bare:.0%}",
                 padding,
-                f"{mean:.5f}",
-                f"{least:.5f}",
+                *_cosines(figures, row["contestant"]),
             ]
         )
     lines.append(["OpenVINO alone, sorted batches of token ids", f"{bare:,.0f}", "100%", "", "", ""])
-    head = ["contestant", "texts/s", "of OpenVINO alone", "padding", "mean cosine to fp32", "lowest"]
+    head = ["contestant", "texts/s", "of OpenVINO alone", "padding", *_COSINES]
     return (
         f"## {BULK_TEXTS:,} texts of {BULK_WORDS[0]} to {BULK_WORDS[1]} words\n\n"
         f"In calls of {BULK_CALL}, {BULK_CONNECTIONS} at once.\n\n" + _table(head, lines)
     )
 
 
-def _cosines(figures: dict[str, Any]) -> list[list[str]]:
-    return [
-        [_name(name), f"{mean:.5f}", f"{least:.5f}"] for name, (mean, least) in figures["cosines"].items()
-    ]
+def _cosines(figures: dict[str, Any], name: str) -> list[str]:
+    mean, least = figures["cosines"][name]
+    return [f"{mean:.5f}", f"{least:.5f}"]
 
 
 def _facts(values: dict[str, Any]) -> str:
