@@ -1,7 +1,8 @@
 """`python -m bench.generation_cpu`: Carpool and other engines generate on this machine's CPU, in one run.
 
 First every variant of every engine runs by itself at 1 and at 32 streams. Then each engine's best variants
-take turns, size by size: what was best at 1 stream runs at 1 and 8, what was best at 32 runs at 32 and 64.
+take turns, size by size: what was best at 1 stream runs at 1 and 8, what was best at 32 runs at 32 and 64,
+and at 1 stream Carpool's int4 runs in any case.
 The first run of a size does not count, and no prompt is used twice. At last requests arrive at random times,
 the same for everyone. Writes bench/results/generation_cpu.*.
 """
@@ -16,7 +17,7 @@ from statistics import median
 from bench.generation_cpu.checkpoint import write_checkpoint
 from bench.generation_cpu.contestants import Variant, variants
 from bench.generation_cpu.process import ContestantFailedError, ContestantProcess
-from bench.generation_cpu.report import QUALIFYING, Arrivals, Figures, write
+from bench.generation_cpu.report import FAR_BEHIND, QUALIFYING, Arrivals, Figures, write
 from bench.generation_cpu.roofline import roofline
 from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, prompts
 from bench.inference_engine_report import poisson
@@ -29,9 +30,6 @@ from carpool.runtimes.openvino.device import default_precision
 
 _SHARE_OF_SLOWEST = 0.6
 """Offered load under random arrivals, in parts of what the slowest engine generates at 32 streams."""
-_FAR_BEHIND = 3.0
-"""An engine that the best one is so many times as fast as at 32 streams meets no arrivals: a load that it can
-bear tells nothing of the others."""
 
 
 class Benchmark:
@@ -70,18 +68,18 @@ class Benchmark:
             self.figures.best[streams] = {
                 engine: self._processes[key].variant for engine, (_, key) in best.items()
             }
-        kept = [variant for chosen in self.figures.best.values() for variant in chosen.values()]
+        kept = [variant for streams in QUALIFYING for variant in self.figures.compared(streams)]
         for key, process in list(self._processes.items()):
             if process.variant not in kept:
                 self._processes.pop(key).end()
 
     def compare(self, streams: int) -> None:
-        """The chosen take turns at one size."""
-        chosen = self.figures.chosen(streams).values()
+        """Those compared at one size take turns."""
+        compared = self.figures.compared(streams)
         has_run = streams in QUALIFYING
         for turn in range(self._runs if has_run else self._runs + 1):
             for process in list(self._processes.values()):
-                if process.variant in chosen:
+                if process.variant in compared:
                     self._run(process, streams, is_counted=has_run or turn > 0)
 
     def arrive(self) -> None:
@@ -91,10 +89,11 @@ class Benchmark:
             variant: median(self.figures.rates[variant, busy])
             for variant in self.figures.chosen(busy).values()
         }
-        chosen = [variant for variant, rate in rates.items() if rate * _FAR_BEHIND > max(rates.values())]
+        chosen = [variant for variant, rate in rates.items() if rate * FAR_BEHIND > max(rates.values())]
         rate = _SHARE_OF_SLOWEST * min(rates[variant] for variant in chosen) / NEW_TOKENS
         due = list(itertools.islice(poisson(rate, float("inf"), seed=7), self._num_arrivals))
-        self.figures.arrivals = Arrivals(rate, len(due))
+        left_out = [variant.engine for variant in rates if variant not in chosen]
+        self.figures.arrivals = Arrivals(rate, len(due), left_out)
         for process in self._processes.values():
             if process.variant in chosen:
                 times = process.serve(prompts(len(due), next(self._turns)), due)

@@ -37,6 +37,11 @@ class Variant:
     command: tuple[str, ...]
 
 
+def is_int4(variant: Variant) -> bool:
+    """Whether it is Carpool with 4-bit weights."""
+    return variant.engine == CARPOOL and variant.name.startswith("int4")
+
+
 def variants(gguf: Path, checkpoint: Path, *, has_bf16: bool) -> Iterator[Variant]:
     """All of them; makes environments and exports models on first use. `checkpoint` is the bf16 directory.
 

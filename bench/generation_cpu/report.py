@@ -4,13 +4,12 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from bench.generation_cpu import contestants
-from bench.generation_cpu.contestants import CARPOOL, Variant
+from bench.generation_cpu.contestants import CARPOOL, Variant, is_int4
 from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, THREADS, prompts
 from bench.inference_engine_report import RESULTS, quantile, table
 from carpool.models.tokenizer import Tokenizer
@@ -21,7 +20,11 @@ QUALIFYING = (1, 32)
 _BARS = ((contestants.OPENVINO_GENAI, 1.25), (contestants.VLLM_CPU, 1.7), (contestants.LLAMA, 4.0))
 """Asked for at 32 streams."""
 _BAR_AT_ONE = 1.2
-"""Asked for against llama.cpp at 1 stream, with int4 weights."""
+"""Asked for against llama.cpp at 1 stream, of int4 weights."""
+
+FAR_BEHIND = 3.0
+"""An engine that the best one is so many times as fast as at 32 streams meets no random arrivals: a load that
+it can bear tells nothing of the others."""
 
 
 @dataclass(slots=True)
@@ -31,6 +34,8 @@ class Arrivals:
     rate: float
     """Requests per second."""
     count: int
+    left_out: list[str]
+    """Engines that are far behind."""
     latencies: dict[Variant, tuple[list[float], list[float]]] = field(default_factory=dict)
     """Times to the first token and between tokens, in seconds."""
 
@@ -57,9 +62,19 @@ class Figures:
             if all((variant, streams) in self.rates for variant in self.chosen(streams).values())
         ]
 
+    @property
+    def int4(self) -> Variant | None:
+        """Carpool with 4-bit weights, as llama.cpp's are; None: it did not run."""
+        return next((each for each, _ in self.rates if is_int4(each)), None)
+
     def chosen(self, streams: int) -> dict[str, Variant]:
         """Which variant stands for each engine at this size."""
         return self.best[max(size for size in QUALIFYING if size <= streams)]
+
+    def compared(self, streams: int) -> list[Variant]:
+        """All that take turns at this size: the chosen, and at 1 stream int4 beside them."""
+        extra = [] if streams > 1 or self.int4 is None else [self.int4]
+        return list(dict.fromkeys([*self.chosen(streams).values(), *extra]))
 
 
 def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
@@ -92,7 +107,7 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         sections += [
             f"## Random arrivals\n\n{figures.arrivals.count} requests, {figures.arrivals.rate:.2f} a second, "
             "at the same random times for everyone. TTFT: from when a request was due to its first token. "
-            "Gap: between two tokens of a request. Milliseconds.",
+            f"Gap: between two tokens of a request. Milliseconds. {_left_out(figures.arrivals)}",
             table(_latencies(figures.arrivals)),
         ]
     if figures.roofline:
@@ -109,6 +124,7 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         ],
         "failures": figures.failures,
         "arrivals": None if figures.arrivals is None else _latencies(figures.arrivals),
+        "left out of arrivals": [] if figures.arrivals is None else figures.arrivals.left_out,
         "roofline": figures.roofline,
     }
     (RESULTS / "generation_cpu.json").write_text(json.dumps(facts, indent=1) + "\n")
@@ -116,7 +132,20 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
 
 
 def _rates(figures: Figures) -> list[dict[str, object]]:
-    return _per_engine(figures, lambda variant, streams: _spread(figures.rates[variant, streams]))
+    rows = []
+    for engine in figures.chosen(STREAMS[0]):
+        few, many = figures.best[QUALIFYING[0]][engine], figures.best[QUALIFYING[1]][engine]
+        names = few.name if few == many else f"{few.name}; from 32 streams {many.name}"
+        row: dict[str, object] = {"engine": engine, "variant": names}
+        for streams in figures.sizes:
+            row[f"{streams} streams"] = _spread(figures.rates[figures.chosen(streams)[engine], streams])
+        rows.append(row)
+    chosen = figures.chosen(1).values()
+    for variant in figures.compared(1):
+        if variant not in chosen:
+            row = dict.fromkeys(rows[0], "") | {"engine": variant.engine, "variant": variant.name}
+            rows.append(row | {"1 streams": _spread(figures.rates[variant, 1])})
+    return rows
 
 
 def _spread(measured: list[float]) -> str:
@@ -124,7 +153,10 @@ def _spread(measured: list[float]) -> str:
 
 
 def _bars(figures: Figures) -> list[dict[str, object]]:
-    """How many times faster Carpool's best variant is than each engine's, beside what was asked for."""
+    """How many times faster Carpool's best variant is than each engine's, beside what was asked for.
+
+    llama.cpp is asked about at 1 stream with 4-bit weights on both sides.
+    """
     asked = dict(_BARS)
     rows: list[dict[str, object]] = []
     for streams in figures.sizes:
@@ -135,11 +167,14 @@ def _bars(figures: Figures) -> list[dict[str, object]]:
         row: dict[str, object] = {"Carpool's rate by": f"{streams} streams"}
         for engine, variant in chosen.items():
             if engine != CARPOOL:
-                bar = asked.get(engine) if streams == 32 else None
-                if (engine, streams) == (contestants.LLAMA, 1):
-                    bar = _BAR_AT_ONE
-                times = f"{ours / median(figures.rates[variant, streams]):.2f}x"
-                row[engine] = times if bar is None else f"{times} (asked: {bar}x)"
+                theirs = median(figures.rates[variant, streams])
+                times = f"{ours / theirs:.2f}x"
+                if engine in asked and streams == 32:
+                    times += f" (asked: {asked[engine]}x)"
+                if engine == contestants.LLAMA and streams == 1 and figures.int4 is not None:
+                    int4 = median(figures.rates[figures.int4, streams])
+                    times += f"; int4 {int4 / theirs:.2f}x (asked: {_BAR_AT_ONE}x)"
+                row[engine] = times
         rows.append(row)
     return rows
 
@@ -154,16 +189,13 @@ def _variants(figures: Figures) -> list[dict[str, object]]:
     return rows
 
 
-def _per_engine(figures: Figures, cell: Callable[[Variant, int], str]) -> list[dict[str, object]]:
-    rows = []
-    for engine in figures.chosen(STREAMS[0]):
-        few, many = figures.best[QUALIFYING[0]][engine], figures.best[QUALIFYING[1]][engine]
-        names = few.name if few == many else f"{few.name}; from 32 streams {many.name}"
-        row: dict[str, object] = {"engine": engine, "variant": names}
-        for streams in figures.sizes:
-            row[f"{streams} streams"] = cell(figures.chosen(streams)[engine], streams)
-        rows.append(row)
-    return rows
+def _left_out(arrivals: Arrivals) -> str:
+    if not arrivals.left_out:
+        return ""
+    return (
+        f"Left out: {', '.join(arrivals.left_out)}. At 32 streams the fastest engine is at least "
+        f"{FAR_BEHIND:g} times as fast, and a load that the slower can bear would tell nothing of the others."
+    )
 
 
 def _latencies(arrivals: Arrivals) -> list[dict[str, object]]:

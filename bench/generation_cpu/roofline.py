@@ -47,6 +47,8 @@ BYTES_PER_WEIGHT = {
     WeightFormat.INT8: 1.0,
     WeightFormat.INT4: 0.5 + 4 / 32,  # a group of 32 has a scale and a zero point, each f16
 }
+_OF_OUTPUT_LAYER = BYTES_PER_WEIGHT | {WeightFormat.INT4: BYTES_PER_WEIGHT[WeightFormat.INT8]}
+"""The file's output layer has 8 bits, and 8-bit matrices are held as int8 beside 4-bit ones."""
 _KINDS = {
     "FullyConnected": "products",
     "MatMul": "products",
@@ -75,14 +77,15 @@ class Shapes:
         self.matrices = layer * config["num_hidden_layers"] + [(hidden, config["vocab_size"])]
         """[in, out] of every product in the order of a step."""
         self.num_weights = sum(rows * columns for rows, columns in self.matrices)
+        self._of_output_layer = hidden * config["vocab_size"]
         self._kv_per_token = 2 * config["num_hidden_layers"] * kv
         self._attention_per_token = 4 * config["num_hidden_layers"] * query
 
     def step_bytes(self, weights: WeightFormat, streams: int, kv_bytes: int) -> float:
         """Weights once, and every stream's keys and values."""
-        return (
-            self.num_weights * BYTES_PER_WEIGHT[weights] + streams * CONTEXT * self._kv_per_token * kv_bytes
-        )
+        of_layers = (self.num_weights - self._of_output_layer) * BYTES_PER_WEIGHT[weights]
+        of_output_layer = self._of_output_layer * _OF_OUTPUT_LAYER[weights]
+        return of_layers + of_output_layer + streams * CONTEXT * self._kv_per_token * kv_bytes
 
     def step_operations(self, streams: int) -> float:
         """Multiplications and additions of the products and of attention."""
