@@ -31,13 +31,29 @@ from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.decoder import DecoderRuntime, Sample, SamplingParams, StepBatch
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
+from carpool.runtimes.openvino.device import default_precision
 
 WEIGHTS = (WeightFormat.F32, WeightFormat.BF16, WeightFormat.INT8, WeightFormat.INT4)
-KV = (KvCachePrecision.F32, KvCachePrecision.F16, KvCachePrecision.U8)
+KV = (KvCachePrecision.F32, KvCachePrecision.F16, KvCachePrecision.BF16, KvCachePrecision.U8)
 STREAMS = (1, 32)
 WINDOW = 256
 TEXT = topics["execmodel"] + topics["objects"] + topics["naming"]
 _CERTAIN = 1e6
+
+
+def default_kv(weights: WeightFormat) -> KvCachePrecision:
+    """What `auto` stands for on this CPU."""
+    is_bf16 = weights is not WeightFormat.F32 and default_precision() == "bf16"
+    return KvCachePrecision.BF16 if is_bf16 else KvCachePrecision.F16
+
+
+def pairs() -> list[tuple[WeightFormat, KvCachePrecision]]:
+    """All that can be set here: bf16 keys and values take a model that is computed in bf16."""
+    return [
+        (weights, kv)
+        for weights, kv in itertools.product(WEIGHTS, KV)
+        if kv is not KvCachePrecision.BF16 or kv is default_kv(weights)
+    ]
 
 
 def memory_mib() -> float:
@@ -118,17 +134,18 @@ def main() -> None:
     options = parser.parse_args()
     starter = ModelReference.parse(CHAT_MODEL.reference)
     path = fetch(starter, Path(DEFAULT_DIRECTORY).expanduser(), on_progress=lambda _progress: None)
-    pairs = list(itertools.product(WEIGHTS, KV))
-    rounds: dict[tuple[WeightFormat, KvCachePrecision], list[dict[str, float]]] = {pair: [] for pair in pairs}
+    rounds: dict[tuple[WeightFormat, KvCachePrecision], list[dict[str, float]]] = {
+        pair: [] for pair in pairs()
+    }
     # One process at a time, and a new one for every task: memory is the task's own.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes:
         for number in range(options.rounds):
             windows = 0 if number else options.windows
-            for pair in pairs:
+            for pair in rounds:
                 figures = processes.submit(measure, path, *pair, options.threads, windows).result()
                 rounds[pair].append(figures)
                 print(*pair, {name: round(value, 2) for name, value in figures.items()}, flush=True)
-    exact = rounds[pairs[0]][0]["perplexity"]
+    exact = rounds[WeightFormat.F32, KvCachePrecision.F32][0]["perplexity"]
     rows = []
     for (weights, kv), measured in rounds.items():
         medians = {name: statistics.median(each[name] for each in measured) for name in measured[-1]}
@@ -136,7 +153,7 @@ def main() -> None:
         rows.append(
             {
                 "weights": weights.value,
-                "KV": kv.value,
+                "KV": f"{kv.value} (auto)" if kv is default_kv(weights) else kv.value,
                 "memory, MiB": f"{medians['memory']:.0f}",
                 "KV tokens per GiB": f"{medians['kv_tokens']:,.0f}",
                 **{f"tok/s at {streams}": f"{medians[f'rate_{streams}']:.1f}" for streams in STREAMS},
@@ -149,7 +166,9 @@ def main() -> None:
         f"SmolLM2-135M-Instruct from its Q4_1 GGUF file, {options.threads} threads. Memory: what loading the "
         "model added to the process, KV memory not yet used. tok/s: decode steps alone, at "
         f"{CONTEXT} tokens of context. Perplexity: {options.windows * WINDOW} tokens of `pydoc_data.topics` "
-        f"of Python {platform.python_version()} (sha256 {digest}), in windows of {WINDOW}."
+        f"of Python {platform.python_version()} (sha256 {digest}), in windows of {WINDOW}. "
+        f"By default this processor computes in {default_precision()}; weights in f32, or KV in f16 or f32, "
+        "have everything computed in f32."
     )
     write("quantization", rows, notes)
 
