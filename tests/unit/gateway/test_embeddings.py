@@ -4,17 +4,22 @@ import asyncio
 import base64
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from carpool.cache.config import CacheConfig
 from carpool.gateway.config import EmbeddingsConfig, GatewayConfig
 from carpool.gateway.embedding_reply import body_slices, shortened
 from carpool.inference_engine import Priority
+from tests.unit.encoders import tiny_checkpoints
 from tests.unit.gateway.local_client import LocalClient, vector_of
+from tests.unit.gateway.real_worker import EMBEDDER, Outcome, RealService, http, tiny_models
 from tests.unit.gateway.serving import Service
 
 PATH = "/v1/embeddings"
@@ -68,6 +73,32 @@ async def test_token_ids_are_refused_by_name_or_taken_as_the_models_own() -> Non
     await embed(service, input=[1, 2])
     await embed(service, input=[[1, 2], [3]])
     assert [list(call.inputs) for call in service.client.embeds] == [[[1, 2]], [[1, 2], [3]]]
+
+
+async def test_own_token_ids_that_the_model_has_not_are_refused_with_their_index(tmp_path: Path) -> None:
+    vocabulary = tiny_checkpoints.BY_NAME["bert-mean"].full_config["vocab_size"]
+    own = EmbeddingsConfig(token_ids="own")
+    models = tiny_models(tmp_path)[2:]
+    async with RealService(models, CacheConfig(mode="off"), tmp_path, embeddings=own) as service:
+
+        async def asked(ids: list[list[int]]) -> Outcome:
+            return await service.send(http(PATH, {"model": EMBEDDER, "input": ids}))
+
+        refused, served = await asyncio.gather(
+            asked([[1], [vocabulary - 1], [2, vocabulary], [vocabulary]]), asked([[1], [vocabulary - 1]])
+        )
+        await service.quiet()
+    assert (refused.status, refused.json()["error"]["param"]) == (400, "input[2]")
+    assert f"0 to {vocabulary - 1}" in refused.json()["error"]["message"]
+    assert served.status == 200
+    assert len(served.json()["data"]) == 2
+
+
+async def test_a_user_is_accepted_and_changes_nothing() -> None:
+    service = Service()
+    assert await embed(service, input="a", user="ann") == await embed(service, input="a")
+    named, unnamed = service.client.embeds
+    assert msgspec.structs.replace(named, timeout_s=0) == msgspec.structs.replace(unnamed, timeout_s=0)
 
 
 async def test_large_calls_give_way_to_small_ones() -> None:
