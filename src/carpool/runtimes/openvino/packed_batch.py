@@ -18,7 +18,7 @@ _TEXTS_PER_ROW = (1, 2, 3, 4, 6, 8, 12, 16)
 _ROW_TOKENS = 3
 """What a row costs whatever its length, in tokens: its products' fixed parts."""
 _FREE_WIDTH = 1000
-"""In tokens: a row of this width costs twice what its tokens cost, for each looks at all others of the row."""
+"""In tokens: a row of this width costs twice what its tokens cost, as each looks at all others of the row."""
 _WIDEST = 512
 """In tokens, a row of several texts. Their mask has a number for each two tokens of a row."""
 
