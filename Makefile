@@ -9,7 +9,7 @@ help:
 	@echo "make serve   set up, fetch the starter models, serve on http://127.0.0.1:8000"
 	@echo "make test    set up, then lint, types, import rule, unit and end-to-end tests"
 	@echo "make setup   the installing part of both"
-	@echo "make chaos   the randomised failure tests at full length"
+	@echo "make chaos   the randomised failure and schema tests at full length"
 	@echo "make parity  every stored text of Hugging Face's, in every mode of the engine"
 
 serve: setup
@@ -52,7 +52,8 @@ e2e:
 	$(VENV)/bin/pytest tests/e2e
 
 chaos: setup-test
-	CARPOOL_CHAOS_REQUESTS=10000 $(VENV)/bin/pytest tests -k chaos
+	CARPOOL_CHAOS_REQUESTS=10000 CARPOOL_SCHEMATHESIS_EXAMPLES=100 \
+		$(VENV)/bin/pytest tests -k 'chaos or schemathesis'
 
 parity: setup-test
 	CARPOOL_PARITY=all $(VENV)/bin/pytest tests -k parity

@@ -1,15 +1,16 @@
-"""LangChain's `OpenAIEmbeddings`, unmodified, against a real server: with texts, and with ids it makes."""
+"""LangChain's `OpenAIEmbeddings` and `ChatOpenAI`, unmodified, against a real server."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import httpx2
 import numpy as np
 import openai
 import pytest
 import tiktoken
-from langchain_openai import OpenAIEmbeddings
-from pydantic import SecretStr
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from pydantic import BaseModel, SecretStr
 
 from carpool.gateway.config import EmbeddingsConfig, GatewayConfig
 from tests.unit.gateway.local_client import vector_of
@@ -31,6 +32,27 @@ async def embeddings(service: Service, *, check: bool = True) -> AsyncIterator[O
             http_async_client=http,
             check_embedding_ctx_length=check,
         )
+
+
+@asynccontextmanager
+async def chat_model(service: Service) -> AsyncIterator[ChatOpenAI]:
+    """As `embeddings`."""
+    async with service.listening() as url, httpx2.AsyncClient() as http:
+        yield ChatOpenAI(
+            base_url=f"{url}/v1",
+            api_key=SecretStr("none"),
+            model="parrot",
+            max_retries=0,
+            stream_usage=True,
+            http_async_client=http,
+        )
+
+
+class City(BaseModel):
+    """Of a country."""
+
+    name: str
+    people: int
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +84,30 @@ async def test_with_cl100k_token_ids_are_their_texts() -> None:
         documents = await langchain.aembed_documents(TEXTS)
     assert [text for call in service.client.embeds for text in call.inputs] == TEXTS
     np.testing.assert_allclose(documents, [vector_of(text, 8) for text in TEXTS], rtol=1e-5)
+
+
+async def test_a_chat_comes_in_pieces_with_its_usage() -> None:
+    async with chat_model(Service()) as langchain:
+        chunks = [chunk async for chunk in langchain.astream("hello")]
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole += chunk
+    assert whole.content == "hello"
+    assert whole.response_metadata["finish_reason"] == "stop"
+    assert whole.usage_metadata is not None
+    assert whole.usage_metadata["output_tokens"] == 5
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+async def test_a_reply_of_a_pydantic_model(method: Literal["json_schema", "function_calling"]) -> None:
+    service = Service()
+    city = City(name="Rome", people=3)
+    written = city.model_dump_json()
+    if method == "function_calling":
+        written = f'<tool_call>\n{{"name": "City", "arguments": {written}}}\n</tool_call>'
+    async with chat_model(service) as langchain:
+        found = await langchain.with_structured_output(City, method=method).ainvoke(written)
+    assert found == city
+    (generate,) = service.client.generates
+    assert generate.grammar is not None
+    assert generate.grammar.kind == {"json_schema": "json_schema", "function_calling": "tool_calls"}[method]

@@ -1,5 +1,9 @@
-"""Requests made up from our own OpenAPI document: no 5xx, and no reply that it does not tell of."""
+"""Requests made up from our own OpenAPI document: no 5xx, and no reply that it does not tell of.
 
+`CARPOOL_SCHEMATHESIS_EXAMPLES` sets the requests of each operation; `make chaos` makes 100.
+"""
+
+import os
 from typing import Any
 
 import schemathesis
@@ -20,6 +24,7 @@ CHECKS = (
     content_type_conformance,
     response_schema_conformance,
 )
+EXAMPLES = int(os.environ.get("CARPOOL_SCHEMATHESIS_EXAMPLES", "5"))
 MODELS = {"/v1/chat/completions": "parrot", "/v1/completions": "parrot", "/v1/embeddings": "vectors"}
 
 service = Service(client=LocalClient(reranker=True), cached=True)
@@ -31,7 +36,11 @@ schema.app = service.app
 
 @schema.parametrize()
 @settings(
-    max_examples=5, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 def test_the_document_is_kept(case: Any) -> None:
     case.headers.pop("x-request-timeout", None)  # a tiny one is a 504, as it should be
