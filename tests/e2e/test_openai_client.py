@@ -1,7 +1,11 @@
 """The official client, unmodified."""
 
+import json
+from typing import Any
+
 import openai
 import pytest
+from openai.types.chat import ChatCompletion
 
 from tests.e2e.server import Server
 
@@ -41,6 +45,50 @@ def test_chat_stream_completion_models_and_errors(server: Server) -> None:
                 model=names[0], messages=[{"role": "user", "content": "word " * 9000}]
             )
         assert long.value.code == "context_length_exceeded"
+
+
+def test_samples_stops_json_logprobs_and_cached_tokens(server: Server) -> None:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+
+        def ask(question: str, **fields: Any) -> ChatCompletion:
+            reply: ChatCompletion = client.chat.completions.create(
+                model="smollm2-135m-instruct",
+                messages=[
+                    {"role": "system", "content": "You are brief. " * 30},
+                    {"role": "user", "content": question},
+                ],
+                max_tokens=12,
+                extra_body={"carpool": {"cache": "off"}},
+                **fields,
+            )
+            return reply
+
+        first = ask("Tell me of a lake.", seed=5)
+        again = ask("Tell me of a river.", n=2, seed=5, temperature=1.0, logprobs=True, top_logprobs=2)
+        third = ask("Tell me of a river.", n=2, seed=5, temperature=1.0)
+        texts = [choice.message.content for choice in again.choices]
+        assert texts == [choice.message.content for choice in third.choices]
+        assert len(set(texts)) == 2
+        for choice in again.choices:
+            assert choice.logprobs is not None
+            assert all(len(token.top_logprobs) == 2 for token in choice.logprobs.content or [])
+            written = bytes(byte for token in choice.logprobs.content or [] for byte in token.bytes or [])
+            assert (choice.message.content or "").encode() in written
+        usages = [reply.usage and reply.usage.prompt_tokens_details for reply in (first, again)]
+        cached = [usage.cached_tokens if usage else None for usage in usages]
+        assert cached[0] == 0
+        assert (cached[1] or 0) > 64, "what both prompts begin with was computed once"
+
+        plain = ask("What is the capital of France?", temperature=0)
+        assert "Paris" in (plain.choices[0].message.content or "")
+        stopped = ask("What is the capital of France?", temperature=0, stop="Paris")
+        assert "Paris" not in (stopped.choices[0].message.content or "")
+        assert stopped.choices[0].finish_reason == "stop"
+
+        answer = ask("Name a city as JSON.", temperature=0, response_format={"type": "json_object"})
+        if answer.choices[0].finish_reason == "stop":
+            assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
+        assert (answer.choices[0].message.content or "").startswith("{")
 
 
 async def test_async_client_leaves_a_stream_early(server: Server) -> None:
