@@ -7,6 +7,7 @@ runs every fifth prompt in one mode and every eighth in the others; `make parity
 """
 
 import json
+import math
 import os
 import random
 import sys
@@ -27,6 +28,7 @@ EVERYTHING = bool(os.environ.get("CARPOOL_PARITY"))
 NEAR_TIE = 10
 """A logit gap of 1e-3, in the references' unit."""
 MOST_DIFFERENCES = 2
+"""Of all 200 texts; of a part of them in proportion, rounded up: one near tie may be among any number."""
 CHUNKED, UNCHUNKED = 160, 2048
 """Tokens of a step. With 32 decoding sequences a chunk is at most four blocks; no prompt has 2,048 tokens."""
 
@@ -75,7 +77,7 @@ async def test_parity_with_hugging_face(
     with capsys.disabled():
         sys.stdout.write(f" {len(differences)} of {len(references)} texts differ ")
     assert all(gap < NEAR_TIE for gap, *_ in differences), differences
-    assert len(differences) <= MOST_DIFFERENCES
+    assert len(differences) <= math.ceil(MOST_DIFFERENCES * len(references) / 200)
 
 
 def first_difference(expected: list[int], found: list[int]) -> int | None:
