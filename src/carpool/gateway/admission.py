@@ -1,27 +1,23 @@
 """A bounded number of places for requests to models: beyond it, an honest refusal before any work."""
 
-from collections.abc import Sequence
-
 from carpool.errors import Overloaded, RateLimited
-from carpool.gateway.config import KeyConfig
 from carpool.gateway.key_limits import KeyLimits
 
 
 class Admission:
     """Counts who is inside, in all and by key."""
 
-    def __init__(self, places: int, keys: Sequence[KeyConfig] = ()) -> None:
+    def __init__(self, places: int) -> None:
         self._places = places
-        self._keys = {key.name: KeyLimits(key) for key in keys}
         self.taken = 0
         """Requests inside now."""
 
-    def place(self, key: str) -> "Place":
-        """A place for the length of a `with` block, for a request with the key of this name.
+    def place(self, limits: KeyLimits | None) -> "Place":
+        """A place for the length of a `with` block, for a request whose key has these limits.
 
         Entering it raises `Overloaded` when all places are taken, `RateLimited` beyond the key's own limits.
         """
-        return Place(self, self._keys.get(key))
+        return Place(self, limits)
 
     def enter(self) -> None:
         """Take one. Raises `Overloaded`."""

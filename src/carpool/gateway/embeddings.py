@@ -33,7 +33,7 @@ class Embeddings:
         """An ASGI application."""
         config = self._services.config
         exchange = Exchange(scope, receive, send, config.request_timeout_s)
-        with self._services.admission.place(exchange.call.key):
+        with self._services.admission.place(exchange.call.limits):
             body = await exchange.body(config.max_body_bytes)
             request: EmbeddingRequest = self._reader.read(body)
             state = self._services.client.resolve(request.model)

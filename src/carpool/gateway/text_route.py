@@ -76,7 +76,7 @@ class TextRoute(ABC):
         """An ASGI application."""
         config = self._services.config
         exchange = Exchange(scope, receive, send, config.request_timeout_s)
-        with self._services.admission.place(exchange.call.key):
+        with self._services.admission.place(exchange.call.limits):
             body = await exchange.body(config.max_body_bytes)
             if await self._repeats.answer(exchange, body):
                 return
