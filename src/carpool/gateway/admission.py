@@ -1,16 +1,24 @@
 """A bounded number of places for requests to models: beyond it, an honest refusal before any work."""
 
+import time
+from collections.abc import Callable
+
 from carpool.errors import Overloaded, RateLimited
 from carpool.gateway.key_limits import KeyLimits
+from carpool.worker.occupancy import Occupancy
 
 
 class Admission:
     """Counts who is inside, in all and by key."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self.taken = 0
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._places = Occupancy(clock)
+
+    @property
+    def taken(self) -> int:
         """Requests inside now."""
+        return self._places.taken
 
     def place(self, limits: KeyLimits | None) -> "Place":
         """A place for the length of a `with` block, for a request whose key has these limits.
@@ -21,16 +29,16 @@ class Admission:
 
     def enter(self) -> None:
         """Take one. Raises `Overloaded`."""
-        if self.taken >= self._places:
+        if self._places.taken >= self._limit:
             raise Overloaded(
-                f"All {self._places} places of the server are taken (gateway.max_concurrent_requests).",
-                retry_after_s=1,
+                f"All {self._limit} places of the server are taken (gateway.max_concurrent_requests).",
+                retry_after_s=self._places.retry_after_s,
             )
-        self.taken += 1
+        self._places.take()
 
-    def leave(self) -> None:
+    def leave(self, *, used: bool = True) -> None:
         """Give it back."""
-        self.taken -= 1
+        self._places.free(used=used)
 
 
 class Place:
@@ -46,7 +54,7 @@ class Place:
             try:
                 self._limits.enter()
             except RateLimited:
-                self._admission.leave()
+                self._admission.leave(used=False)
                 raise
 
     def __exit__(self, *_: object) -> None:
