@@ -76,8 +76,8 @@ class RealService:
         app = create_app(GatewayConfig(**config), self.client, self.cache, self.registry)
         chat = next(route for route in app.routes if getattr(route, "path", None) == CHAT_PATH)
         self.services: Services = chat.app._app._services  # type: ignore[attr-defined]
-        self.keys: KeyRing = next(
-            layer.kwargs["keys"] for layer in app.user_middleware if "keys" in layer.kwargs
+        self.keys = next(
+            keys for layer in app.user_middleware if isinstance(keys := layer.kwargs.get("keys"), KeyRing)
         )
         self._app = app
         self._parts = contextlib.AsyncExitStack()
