@@ -213,6 +213,8 @@ class Attendance(TimeLimit):
                 self._receiving.close()
             elif self._start is not None:
                 self._start.cancel()
+            # Both lead back here; what is no cycle is freed at once, without a search for garbage.
+            self._receiving = self._start = None
         finally:
             await super().__aexit__(kind, error, trace)
 
