@@ -57,8 +57,9 @@ class Flight:
 
     def wake(self) -> None:
         """Let every follower look at what has changed."""
-        for follower in self.followers:
-            follower.changed.set()
+        if self.followers:  # mostly there are none, and walking through a weak set costs
+            for follower in self.followers:
+                follower.changed.set()
 
 
 class Follower:

@@ -85,13 +85,18 @@ class HttpServer(uvicorn.Server):
         try:
             await show_progress(self._client)
         except StartError:
-            self.should_exit = True
+            self._give_up()
             raise
         print(_welcome(url, self._client), flush=True)
         reason = await self._client.gave_up()
         print(f"carpool: {reason}; the server ends", file=sys.stderr, flush=True)
-        self.should_exit = True
+        self._give_up()
         return 1
+
+    def _give_up(self) -> None:
+        """End: endless streams, which the server would wait for, too."""
+        self._drain.begin()
+        self.should_exit = True
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:

@@ -37,6 +37,18 @@ def add_to(commands: Commands) -> None:
         help="user: answers are shared only within one end user (the field `user`); default key",
     )
     create.add_argument(
+        "--max-concurrent-requests",
+        type=int,
+        metavar="N",
+        help="requests to models that it may have at once; beyond it 429; default: no limit of its own",
+    )
+    create.add_argument(
+        "--requests-per-minute",
+        type=int,
+        metavar="N",
+        help="requests to models that it may send a minute; beyond it 429; default: no limit",
+    )
+    create.add_argument(
         "--print", action="store_true", help="admit it nowhere: print the lines for a settings file"
     )
     create.set_defaults(run=_create)
@@ -60,6 +72,8 @@ def _create(arguments: argparse.Namespace) -> int:
         cache=arguments.cache,
         cache_scope=arguments.cache_scope,
         created=int(time.time()),
+        max_concurrent_requests=arguments.max_concurrent_requests,
+        requests_per_minute=arguments.requests_per_minute,
     )
     shown = f"The key, shown once: {text}"
     if arguments.print:
@@ -85,6 +99,10 @@ def _lines(key: KeyConfig) -> Iterator[str]:
         yield f"    cache: {key.cache}"
     if key.cache_scope != "key":
         yield f"    cache_scope: {key.cache_scope}"
+    if key.max_concurrent_requests is not None:
+        yield f"    max_concurrent_requests: {key.max_concurrent_requests}"
+    if key.requests_per_minute is not None:
+        yield f"    requests_per_minute: {key.requests_per_minute}"
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -1,40 +1,44 @@
 """A bounded number of places for requests to models: beyond it, an honest refusal before any work."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 
 from carpool.errors import Overloaded, RateLimited
-from carpool.gateway.config import KeyConfig
 from carpool.gateway.key_limits import KeyLimits
+from carpool.worker.occupancy import Occupancy
 
 
 class Admission:
     """Counts who is inside, in all and by key."""
 
-    def __init__(self, places: int, keys: Sequence[KeyConfig] = ()) -> None:
-        self._places = places
-        self._keys = {key.name: KeyLimits(key) for key in keys}
-        self.taken = 0
-        """Requests inside now."""
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._places = Occupancy(clock)
 
-    def place(self, key: str) -> "Place":
-        """A place for the length of a `with` block, for a request with the key of this name.
+    @property
+    def taken(self) -> int:
+        """Requests inside now."""
+        return self._places.taken
+
+    def place(self, limits: KeyLimits | None) -> "Place":
+        """A place for the length of a `with` block, for a request whose key has these limits.
 
         Entering it raises `Overloaded` when all places are taken, `RateLimited` beyond the key's own limits.
         """
-        return Place(self, self._keys.get(key))
+        return Place(self, limits)
 
     def enter(self) -> None:
         """Take one. Raises `Overloaded`."""
-        if self.taken >= self._places:
+        if self._places.taken >= self._limit:
             raise Overloaded(
-                f"All {self._places} places of the server are taken (gateway.max_concurrent_requests).",
-                retry_after_s=1,
+                f"All {self._limit} places of the server are taken (gateway.max_concurrent_requests).",
+                retry_after_s=self._places.retry_after_s,
             )
-        self.taken += 1
+        self._places.take()
 
-    def leave(self) -> None:
+    def leave(self, *, used: bool = True) -> None:
         """Give it back."""
-        self.taken -= 1
+        self._places.free(used=used)
 
 
 class Place:
@@ -50,7 +54,7 @@ class Place:
             try:
                 self._limits.enter()
             except RateLimited:
-                self._admission.leave()
+                self._admission.leave(used=False)
                 raise
 
     def __exit__(self, *_: object) -> None:

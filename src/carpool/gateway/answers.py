@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import msgspec
 
-from carpool.cache.in_flight import LeaderLost
+from carpool.cache.in_flight import Leader, LeaderLost
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
 from carpool.cache.service import AnswerCache
 from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
 from carpool.worker.client import WorkerClient
+from carpool.worker.places import Reservation
 from carpool.worker.protocol import Generate
 
 _BYPASS = Lookup("bypass")
@@ -29,6 +29,11 @@ class Question:
     """Its terms in the cache; None where it has none, which goes for several prompts."""
     ending: Ending | None = None
     """The finish reason of a whole text, where the model's own is not all there is to it."""
+
+    @property
+    def choices(self) -> int:
+        """Of the reply, those of all prompts together."""
+        return sum(generate.n for generate in self.generates)
 
 
 class Answers:
@@ -49,46 +54,57 @@ class Answers:
         if self._cache is None or question.query is None:
             return _BYPASS, await self._generate(question)
         lost: LeaderLost | None = None
-        (generate,) = question.generates  # those with a query have one
-        while True:
-            lookup = await self._cache.lookup(
-                question.query,
-                request_id=question.request_id,
-                after=lost,
-                before_work=partial(self._client.check_room, generate.model, generate.n),
-            )
-            if lookup.answer is not None:
-                return lookup, StoredReply(lookup.answer)
-            if lookup.flight is None:
-                return lookup, await self._lead(question, lookup)
-            try:
-                return lookup, await SharedReply.open(lookup.flight, whole)
-            except LeaderLost as error:
-                lost = error
+        reserved: list[Reservation] = []
+        try:
+            while True:
+                lookup = await self._cache.lookup(
+                    question.query,
+                    request_id=question.request_id,
+                    after=lost,
+                    before_work=lambda: reserved.append(self._reserve(question)),
+                )
+                if lookup.answer is not None:
+                    return lookup, StoredReply(lookup.answer)
+                if lookup.lead is not None:
+                    return lookup, await self._lead(question, lookup.lead, reserved[0])
+                if lookup.flight is None:
+                    return lookup, await self._generate(question)
+                try:
+                    return lookup, await SharedReply.open(lookup.flight, whole)
+                except LeaderLost as error:
+                    lost = error
+        finally:
+            for places in reserved:
+                places.close()
 
-    async def _lead(self, question: Question, lookup: Lookup) -> Reply:
-        if lookup.lead is None:
-            return await self._generate(question)
+    def _reserve(self, question: Question) -> Reservation:
+        """All places that it needs, before any work is done for it. Raises `Overloaded`."""
+        return self._client.reserve(question.generates[0].model, question.choices)
+
+    async def _lead(self, question: Question, lead: Leader, places: Reservation) -> Reply:
         # Those who join may have more time than the one who leads, whose own is watched here.
         generate = msgspec.structs.replace(question.generates[0], timeout_s=self._longest_s)
         try:
-            generation = await self._client.generate(generate, stop=question.stop)
+            generation = await self._client.generate(generate, stop=question.stop, places=places)
         except Exception as error:
-            lookup.lead.fail(error)
+            lead.fail(error)
             raise
         except BaseException:
-            lookup.lead.abandon()
+            lead.abandon()
             raise
-        return GeneratedReply(generation, lookup.lead, question.request_id, 1, question.ending)
+        return GeneratedReply(generation, lead, question.request_id, 1, question.ending)
 
     async def _generate(self, question: Question) -> Reply:
         replies: list[Reply] = []
+        places = self._reserve(question)
         try:
             for generate in question.generates:
-                generation = await self._client.generate(generate, stop=question.stop)
+                generation = await self._client.generate(generate, stop=question.stop, places=places)
                 replies.append(GeneratedReply(generation, None, question.request_id, generate.n))
         except BaseException:
             for reply in replies:
                 await reply.aclose()
             raise
+        finally:
+            places.close()
         return replies[0] if len(replies) == 1 else SequentialReply(replies, question.generates[0].n)

@@ -68,7 +68,7 @@ def create_app(
     streams end, so that a server that waits for its connections to close does not wait for ever.
     """
     drain = Drain()
-    admission = Admission(config.max_concurrent_requests, config.keys)
+    admission = Admission(config.max_concurrent_requests)
     services = Services(config, client, cache, admission, GatewayMetrics(registry))
     dashboard = Dashboard(services, drain)
     rerank = Rerank(services)

@@ -32,13 +32,14 @@ class Authentication:
             if not self._keys.closed:
                 call.tenant, call.scopes = "local", frozenset({"inference", "metrics", "admin"})
             elif path not in OPEN:
-                key = self._keys.identify(_presented(scope, is_page(path)))
-                if key is None:
+                limits = self._keys.identify(_presented(scope, is_page(path)))
+                if limits is None:
                     error = InvalidKey("A valid API key is needed: `Authorization: Bearer <key>`.")
                     call.error = error.code
                     challenge = b'Basic realm="carpool"' if is_page(path) else b"Bearer"
                     await send_error(send, error, [(b"www-authenticate", challenge)])
                     return
+                key, call.limits = limits.key, limits
                 call.tenant, call.key, call.scopes = key.tenant, key.name, frozenset(key.scopes)
                 call.cache, call.per_user = key.cache, key.cache_scope == "user"
         await self._app(scope, receive, send)

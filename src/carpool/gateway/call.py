@@ -8,6 +8,7 @@ import msgspec
 from starlette.types import Scope
 
 from carpool.cache.config import Mode
+from carpool.gateway.key_limits import KeyLimits
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -26,6 +27,8 @@ class Call(msgspec.Struct):
     tenant: str = ""
     key: str = "-"
     """The name of the key it came with."""
+    limits: KeyLimits | None = None
+    """What the key may do at most; None without a key."""
     scopes: frozenset[str] = frozenset()
     cache: Mode | None = None
     """How answers are cached for the key, where that is set."""

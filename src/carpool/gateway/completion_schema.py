@@ -4,9 +4,11 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from carpool.gateway.inputs import Inputs
+from carpool.gateway.inputs import Input, Inputs, as_list
 from carpool.gateway.sampling_schema import Label, SamplingFields
 from carpool.gateway.validation import require_default
+
+_MAX_PROMPTS = 128
 
 
 class CompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,6 +22,16 @@ class CompletionRequest(SamplingFields, frozen=True, kw_only=True, forbid_unknow
     echo: bool | None = None
     suffix: Label | None = None
     best_of: int | None = None
+
+    @property
+    def prompts(self) -> list[Input]:
+        """Each by itself. Raises `InvalidRequest`."""
+        return as_list(self.prompt, "prompt", _MAX_PROMPTS)
+
+    @property
+    def choices(self) -> int:
+        """See `SamplingFields`. Raises `InvalidRequest`."""
+        return len(self.prompts) * super().choices
 
     def check(self) -> None:
         """Refuse what is known but not served. Raises `Unsupported`."""

@@ -6,12 +6,10 @@ from carpool.cache.query import completion_query
 from carpool.gateway.answers import Question
 from carpool.gateway.completion_reply import CompletionForm
 from carpool.gateway.completion_schema import CompletionRequest
-from carpool.gateway.inputs import Input, as_list
+from carpool.gateway.inputs import Input
 from carpool.gateway.text_route import Asked, Form, TextRoute
 from carpool.gateway.validation import BodyReader
 from carpool.worker.protocol import Generate
-
-_MAX_PROMPTS = 128
 
 
 class Completions(TextRoute):
@@ -21,7 +19,7 @@ class Completions(TextRoute):
 
     def question(self, request: CompletionRequest, asked: Asked) -> Question:
         """See `TextRoute`. Several prompts do without the cache."""
-        prompts = as_list(request.prompt, "prompt", _MAX_PROMPTS)
+        prompts = request.prompts
         query = None
         if len(prompts) == 1 and (cache := asked.cache) is not None:
             fields = asked.query_fields(request.max_tokens, request.logprobs)

@@ -33,7 +33,7 @@ class Embeddings:
         """An ASGI application."""
         config = self._services.config
         exchange = Exchange(scope, receive, send, config.request_timeout_s)
-        with self._services.admission.place(exchange.call.key):
+        with self._services.admission.place(exchange.call.limits):
             body = await exchange.body(config.max_body_bytes)
             request: EmbeddingRequest = self._reader.read(body)
             state = self._services.client.resolve(request.model)
@@ -45,12 +45,8 @@ class Embeddings:
         """The call to the worker. Raises `InvalidRequest`."""
         config = self._services.config
         inputs = self._read(as_list(request.input, "input", config.embeddings.max_inputs))
-        dimensions = request.dimensions
-        if dimensions is not None and state.dimensions is not None and dimensions > state.dimensions:
-            raise InvalidRequest(
-                f"The model `{state.name}` has {state.dimensions} dimensions, so {dimensions} are too many.",
-                param="dimensions",
-            )
+        if state.dimensions is not None:  # otherwise it is not up, and its vectors will tell
+            _check_dimensions(request, state.name, state.dimensions)
         return Embed(
             id=0,
             model=state.name,
@@ -79,8 +75,18 @@ class Embeddings:
     async def _answer(self, request: EmbeddingRequest, call: Embed, exchange: Exchange) -> None:
         embeddings = await self._services.client.embed(call)
         vectors, num_tokens = embeddings.vectors, sum(embeddings.tokens)
+        _check_dimensions(request, call.model, vectors.shape[1])
         if request.dimensions is not None:
             vectors = shortened(vectors, request.dimensions)
         self._services.metrics.embedded(call.model, len(call.inputs), num_tokens)
         coded = request.encoding_format == "base64"
         await exchange.reply_in_slices(body_slices(vectors, call.model, num_tokens, coded), JSON)
+
+
+def _check_dimensions(request: EmbeddingRequest, model: str, dimensions: int) -> None:
+    """Raise `InvalidRequest` for more dimensions than the model has."""
+    if request.dimensions is not None and request.dimensions > dimensions:
+        raise InvalidRequest(
+            f"The model `{model}` has {dimensions} dimensions, so {request.dimensions} are too many.",
+            param="dimensions",
+        )

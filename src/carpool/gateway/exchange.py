@@ -126,8 +126,8 @@ class Exchange:
 
     async def start(self, headers: Headers, status: int = 200) -> None:
         """Send the status."""
-        self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self.started = True
 
     def write(self, data: bytes) -> Awaitable[None]:
         """Send a part of the body, which may be empty; more follow."""
@@ -166,6 +166,13 @@ class Exchange:
         """Answer 200 with a whole body."""
         await self.start([*headers, (b"content-length", b"%d" % len(body))])
         await self.finish(body)
+
+    async def reply_unattended(self, body: bytes, headers: Headers) -> None:
+        """`reply` outside of `attended`. Raises `DeadlineExceeded` for a client that does not read."""
+        sending = _Begun(self.reply(body, headers))
+        if not sending.ended:
+            async with TimeLimit(self.deadline, "The reply was not taken"):
+                await sending
 
     async def reply_in_slices(self, slices: Iterator[bytes], headers: Headers) -> None:
         """Answer 200 with a body whose parts are made one by one, others going on in between."""
@@ -206,6 +213,8 @@ class Attendance(TimeLimit):
                 self._receiving.close()
             elif self._start is not None:
                 self._start.cancel()
+            # Both lead back here; what is no cycle is freed at once, without a search for garbage.
+            self._receiving = self._start = None
         finally:
             await super().__aexit__(kind, error, trace)
 

@@ -7,9 +7,12 @@ import msgspec
 from msgspec import Meta
 
 from carpool.errors import InvalidRequest
+from carpool.gateway.validation import is_deeper
 from carpool.worker.protocol import Grammar
 
 _ANY_OBJECT = '{"type":"object"}'
+_MAX_DEPTH = 64
+"""Of objects and lists within each other in a schema. The compiler reads 128."""
 _META = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 Choice = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -119,8 +122,17 @@ def _text(raw: msgspec.Raw, field: str) -> str:
         text = data.decode()
         if text.startswith('"'):
             text = msgspec.json.decode(data, type=str)
+        schema = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"`{field}` is not valid JSON: {error}", param=field) from None
-    if not text.lstrip().startswith("{"):
+    except RecursionError:
+        raise _too_deep(field) from None
+    if not isinstance(schema, dict):
         raise InvalidRequest(f"`{field}` must be a JSON schema, which is an object.", param=field)
+    if is_deeper(schema, _MAX_DEPTH):
+        raise _too_deep(field)
     return text
+
+
+def _too_deep(field: str) -> InvalidRequest:
+    return InvalidRequest(f"`{field}` is nested more than {_MAX_DEPTH} levels deep.", param=field)

@@ -18,7 +18,7 @@ class KeyLimits:
     """
 
     def __init__(self, key: KeyConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self._key = key
+        self.key = key
         self._clock = clock
         self._inside = 0
         self._left = float(key.requests_per_minute or 0)
@@ -26,7 +26,7 @@ class KeyLimits:
 
     def enter(self) -> None:
         """Count a request in, until `leave`. Raises `RateLimited`, and then it is not counted."""
-        key = self._key
+        key = self.key
         if key.max_concurrent_requests is not None and self._inside >= key.max_concurrent_requests:
             raise RateLimited(
                 f"The key `{key.name}` may have {key.max_concurrent_requests} requests at once "
@@ -47,7 +47,7 @@ class KeyLimits:
         self._seen = now
         if self._left < 1:
             raise RateLimited(
-                f"The key `{self._key.name}` may send {per_minute} requests a minute (requests_per_minute).",
+                f"The key `{self.key.name}` may send {per_minute} requests a minute (requests_per_minute).",
                 retry_after_s=(1 - self._left) * 60 / per_minute,
             )
         self._left -= 1

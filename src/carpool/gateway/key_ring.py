@@ -7,6 +7,7 @@ import logging
 from carpool.errors import StartError
 from carpool.gateway.config import GatewayConfig, KeyConfig, check_distinct
 from carpool.gateway.key_file import KeyFile
+from carpool.gateway.key_limits import KeyLimits
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class KeyRing:
         self._fixed = config.keys
         self._file = None if config.keys_file is None else KeyFile(config.keys_file)
         self._stamp: tuple[int, int, int] | None = None
-        self._keys: list[tuple[bytes, KeyConfig]] = []
+        self._keys: list[tuple[bytes, KeyLimits]] = []
         self._closed = not config.is_loopback
         if self._file is not None:
             self._stamp = self._file.stamp()
@@ -40,16 +41,19 @@ class KeyRing:
         """Whether a key was needed when that was asked last, without a look at the file."""
         return self._closed
 
-    def identify(self, presented: bytes | None) -> KeyConfig | None:
-        """The key with this text. Every hash is compared, so the time taken tells nothing."""
+    def identify(self, presented: bytes | None) -> KeyLimits | None:
+        """The key with this text, and what it has used of its limits.
+
+        Every hash is compared, so the time taken tells nothing.
+        """
         if presented is None:
             return None
         self._refresh()
         digest = hashlib.sha256(presented).digest()
         found = None
-        for known, key in self._keys:
+        for known, limits in self._keys:
             if hmac.compare_digest(known, digest):
-                found = key
+                found = limits
         return found
 
     def _refresh(self) -> None:
@@ -66,5 +70,8 @@ class KeyRing:
     def _put(self, from_file: tuple[KeyConfig, ...]) -> None:
         keys = (*self._fixed, *from_file)
         check_distinct(keys)
-        self._keys = [(bytes.fromhex(key.hash.removeprefix("sha256:")), key) for key in keys]
+        kept = {limits.key: limits for _, limits in self._keys}  # what it has used of them, too
+        self._keys = [
+            (bytes.fromhex(key.hash.removeprefix("sha256:")), kept.get(key) or KeyLimits(key)) for key in keys
+        ]
         self._closed = self._closed or bool(keys)

@@ -70,7 +70,7 @@ class Repeats:
         request_id = exchange.call.request_id.encode()
         tokens = repeat.tokens
         self._services.metrics.answered(repeat.state.name, "exact", tokens.prompt, tokens.completion)
-        await exchange.reply(
+        await exchange.reply_unattended(
             b"%b%b%b%d%b" % (repeat.opening, request_id, repeat.middle, time.time(), repeat.rest),
             [*repeat.headers, (b"x-carpool-cache-age", b"%d" % age_s)],
         )

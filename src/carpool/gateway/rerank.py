@@ -50,7 +50,7 @@ class Rerank:
         """An ASGI application."""
         config = self._services.config
         exchange = Exchange(scope, receive, send, config.request_timeout_s)
-        with self._services.admission.place(exchange.call.key):
+        with self._services.admission.place(exchange.call.limits):
             body = await exchange.body(config.max_body_bytes)
             async with exchange.attended():
                 if is_tei(body):

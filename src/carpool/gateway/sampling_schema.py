@@ -75,6 +75,11 @@ class SamplingFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Refuse what is known but not served. Raises `Unsupported`."""
 
     @property
+    def choices(self) -> int:
+        """Of the reply, those of all prompts together."""
+        return self.n or 1
+
+    @property
     def stops(self) -> list[str]:
         """The stop strings."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []

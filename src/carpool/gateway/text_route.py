@@ -26,6 +26,7 @@ from carpool.gateway.usage import Usage
 from carpool.gateway.validation import BodyReader
 from carpool.worker.generation import Piece
 from carpool.worker.protocol import Generate
+from carpool.worker.refusals import wrong_task
 from carpool.worker.states import ModelState
 
 _log = logging.getLogger(__name__)
@@ -76,16 +77,18 @@ class TextRoute(ABC):
         """An ASGI application."""
         config = self._services.config
         exchange = Exchange(scope, receive, send, config.request_timeout_s)
-        with self._services.admission.place(exchange.call.key):
+        with self._services.admission.place(exchange.call.limits):
             body = await exchange.body(config.max_body_bytes)
             if await self._repeats.answer(exchange, body):
                 return
             request: SamplingFields = self.reader.read(body)
             request.check()
             state = self._services.client.resolve(request.model)
+            if state.task not in (None, "generate"):
+                raise wrong_task(state)
             if (self._services.cache is None or state.cache == "off") and state.task == "generate":
                 # No answer can be at hand, so a full model refuses before anything else is done.
-                self._services.client.check_room(state.name, request.n or 1)
+                self._services.client.check_room(state.name, request.choices)
             asked = Asked(self._services, exchange, request, state)
             try:
                 async with exchange.attended():
@@ -102,7 +105,7 @@ class TextRoute(ABC):
         lookup, reply = await self._answers.open(question, whole=not request.stream)
         try:
             sending = _Sending(asked, form, reply, lookup.outcome)
-            choices = sum(generate.n for generate in question.generates)
+            choices = question.choices
             if request.stream:
                 await asked.exchange.start([*EVENT_STREAM, *cache_headers(lookup)])
                 await sending.stream(choices, request.include_usage)

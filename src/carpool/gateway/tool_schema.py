@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from carpool.errors import InvalidRequest
+from carpool.gateway.validation import is_deeper
 from carpool.worker.protocol import Grammar
 
 _MAX_BYTES = 128 * 1024
@@ -80,7 +81,7 @@ def check_tools(tools: Sequence[Tool] | None, choice: Choice | None) -> None:
             raise InvalidRequest(
                 f"`{where}.parameters` must be a JSON schema of type object.", param=f"{where}.parameters"
             )
-        if _is_deeper(function.parameters, _MAX_DEPTH):
+        if is_deeper(function.parameters, _MAX_DEPTH):
             raise InvalidRequest(
                 f"`{where}.parameters` is nested more than {_MAX_DEPTH} levels deep.",
                 param=f"{where}.parameters",
@@ -121,10 +122,3 @@ def calls_grammar(
         "answer": None if answer is None else json.loads(answer.text),
     }
     return Grammar("tool_calls", json.dumps(rule), "tools")
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    items = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(item, levels - 1) for item in items)

@@ -82,3 +82,11 @@ def require_default(param: str, value: object, defaults: tuple[object, ...] = (N
     """Raise `Unsupported` unless a field asks for no more than what the server does anyway."""
     if value not in defaults:
         raise Unsupported(f"`{param}` is not supported by this server.", param=param)
+
+
+def is_deeper(value: object, levels: int) -> bool:
+    """Whether objects and lists are nested more than so many levels deep."""
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(is_deeper(item, levels - 1) for item in items)

@@ -69,14 +69,14 @@ def check(request: GenerationRequest, spec: DecoderSpec, max_n: int) -> int:
         )
         raise ContextLengthExceeded(
             f"This model's context length is {context} tokens; the request has {prompt} in the prompt{asked}",
-            param="messages" if prompt >= context else "max_tokens",
+            param="prompt" if prompt >= context else "max_tokens",
         )
     # The last token drawn is never fed back, so it needs no KV memory.
     room = spec.num_blocks * spec.block_size + 1
     if prompt + wanted > room:
         raise InvalidRequest(
             f"The request needs KV memory for {prompt + wanted - 1} tokens; there is room for {room - 1}",
-            param="max_tokens" if prompt < room else "messages",
+            param="max_tokens" if prompt < room else "prompt",
         )
     max_tokens = min(context, room) - prompt if request.max_tokens is None else request.max_tokens
     if request.min_tokens > max_tokens:

@@ -21,7 +21,7 @@ from carpool.worker.connection import Connection
 from carpool.worker.generation import Generation
 from carpool.worker.link import WorkerLink
 from carpool.worker.model_manager import ModelManager
-from carpool.worker.places import Places
+from carpool.worker.places import Places, Reservation
 from carpool.worker.process import Spawn, WorkerProcess
 from carpool.worker.refusals import not_up, wrong_task
 from carpool.worker.rounds import Rounds
@@ -110,9 +110,23 @@ class WorkerClient:
 
     # Requests.
 
-    async def generate(self, request: protocol.Generate, *, stop: Sequence[str] = ()) -> Generation:
+    def check_room(self, name: str, choices: int) -> None:
+        """Raise `Overloaded` if generations would find no places at the model of this name now."""
+        self._places.check(name, choices)
+
+    def reserve(self, name: str, count: int = 1) -> Reservation:
+        """Take places at the model of this name, each for one choice. Raises `Overloaded`.
+
+        The caller closes them, whatever comes of the request.
+        """
+        return self._places.take(name, count)
+
+    async def generate(
+        self, request: protocol.Generate, *, stop: Sequence[str] = (), places: Reservation | None = None
+    ) -> Generation:
         """Start a generation; returns when the worker has accepted it. `request.id` is assigned here.
 
+        `places`: those that were reserved for its choices, and perhaps for more; None: it takes its own.
         A match of one of the `stop` strings ends its choice with `stop`; the text ends before the match.
         Raises `ModelNotFound`, `ModelLoading`, `ModelUnloaded`, `ModelFailed`, `Overloaded`, `WorkerDied` and
         `Draining`, or what the worker refused it with. Where the config says so, it waits for its model to be
@@ -120,7 +134,7 @@ class WorkerClient:
         """
         state, connection = await self._place(request.model, "generate")
         tokenizer = self._manager.tokenizers[state.name]
-        on_end = self._take(state.name, request.n)  # a full model refuses before anything is made
+        on_end = self._begin(state.name, places, request.n)  # a full model refuses before anything is made
         call_id = next(self._ids)
         request = msgspec.structs.replace(request, id=call_id, model=state.name)
         shown: Collection[int] = ()
@@ -141,7 +155,7 @@ class WorkerClient:
         """Embed the inputs; `request.id` is assigned here. Raises and is cancelled as `generate`."""
         state, connection = await self._place(request.model, "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
-        result: protocol.Result = await connection.call(request, self._take(state.name))
+        result: protocol.Result = await connection.call(request, self._begin(state.name))
         vectors = np.frombuffer(result.data, dtype="<f4").reshape(-1, result.dimensions)
         return Embeddings(vectors, result.tokens)
 
@@ -153,20 +167,16 @@ class WorkerClient:
         """
         state, connection = await self._place(request.model, "rerank", "embed")
         request = msgspec.structs.replace(request, id=next(self._ids), model=state.name)
-        answer: protocol.Scores = await connection.call(request, self._take(state.name))
+        answer: protocol.Scores = await connection.call(request, self._begin(state.name))
         return Scores(np.frombuffer(answer.data, dtype="<f4"), answer.tokens)
 
-    def check_room(self, name: str, choices: int) -> None:
-        """Raise `Overloaded` if a generation would find no place at the model now."""
-        self._places.check(name, choices)
-
-    def _take(self, name: str, count: int = 1) -> Callable[[], None]:
-        """Take places at a model for one request; returns what is to be called at its end."""
-        give_back = self._places.take(name, count)
+    def _begin(self, name: str, places: Reservation | None = None, count: int = 1) -> Callable[[], None]:
+        """Use places of a model for one call; returns what is to be called at its end."""
+        free = (places or self.reserve(name, count)).use(count)
         self.usage.begin(name)
 
         def end() -> None:
-            give_back()
+            free()
             self.usage.end(name)
 
         return end

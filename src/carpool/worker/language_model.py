@@ -75,7 +75,16 @@ class LanguageModel(GeneratingModel):
         self._engine.config = replace(config, **_changes(knobs, config, self._runtime.spec.block_size))
 
     async def generate(self, request: Generate, accept: Callable[[int], None]) -> None:
-        """Render and tokenise in a thread, then hand over to the engine; see `GeneratingModel`."""
+        """See `GeneratingModel`. What is wrong with a prompt that was rendered is wrong with its messages."""
+        try:
+            await self._generate(request, accept)
+        except InvalidRequest as error:
+            if error.param == "prompt" and request.messages is not None:
+                error.param = "messages"
+            raise
+
+    async def _generate(self, request: Generate, accept: Callable[[int], None]) -> None:
+        """Render and tokenise in a thread, then hand over to the engine."""
         deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
         prompt_ids = await asyncio.to_thread(self._prompt_ids, request)
         grammar = None if request.grammar is None else await self._compile(request.grammar)
@@ -133,7 +142,7 @@ class LanguageModel(GeneratingModel):
             raise ContextLengthExceeded(
                 f"This model's context length is {context} tokens; the prompt's "
                 f"{len(text.encode(errors='replace'))} bytes are more than that",
-                param="messages",
+                param="prompt",
             )
         return self._tokenizer.encode(text, add_special_tokens)
 

@@ -1,29 +1,40 @@
 """The places at each model: how many requests it may have, running or waiting, and when to come back."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from carpool.errors import Overloaded
-
-_REMEMBERED = 64
-"""Ends that the drain rate is measured over."""
-_UNKNOWN_RETRY_S = 1.0
-"""When to come back to a model that has answered nothing yet."""
-_LONGEST_RETRY_S = 60.0
+from carpool.worker.occupancy import Occupancy
 
 
-class _Model:
-    def __init__(self) -> None:
-        self.taken = 0
-        self.ends: deque[float] = deque(maxlen=_REMEMBERED)
-        """When the last places were given back."""
+class Reservation:
+    """Places at one model, taken together before anything is done for a request.
+
+    Each call of the request uses some of them and frees them when it has ended; `close` frees the others.
+    """
+
+    def __init__(self, places: Occupancy, count: int) -> None:
+        places.take(count)
+        self._places = places
+        self._unused = count
+
+    def use(self, count: int = 1) -> Callable[[], None]:
+        """Use so many for a call; returns what is to be called at its end, once."""
+        self._unused -= count
+        return partial(self._places.free, count)
+
+    def close(self) -> None:
+        """Free those that were not used; the second time nothing happens."""
+        unused, self._unused = self._unused, 0
+        if unused:
+            self._places.free(unused, used=False)
 
 
 class Places:
     """Counts requests by model, each choice of a generation as one.
 
-    A place is taken before anything is sent to the worker, and given back when the call has ended, however
+    Places are taken before anything is sent to the worker, and given back when the call has ended, however
     it ended. Taking is one step of the event loop, so there are never more than the limit at a model.
     """
 
@@ -37,7 +48,7 @@ class Places:
         self._limit = limit
         self._own_limits = dict(own_limits or {})
         self._clock = clock
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, Occupancy] = {}
 
     def taken(self, model: str) -> int:
         """Places that are taken at a model."""
@@ -61,24 +72,13 @@ class Places:
         if taken and taken + count > limit:
             raise Overloaded(
                 f"The model `{model}` has {taken} requests already; it takes {limit} ({setting}).",
-                retry_after_s=self._retry_after_s(self._models[model]),
+                retry_after_s=self._models[model].retry_after_s,
             )
 
-    def take(self, model: str, count: int = 1) -> Callable[[], None]:
-        """Take places; returns what gives them back, to be called once. Raises `Overloaded`."""
+    def take(self, model: str, count: int = 1) -> Reservation:
+        """Take places, all or none. Raises `Overloaded`."""
         self.check(model, count)
-        state = self._models.setdefault(model, _Model())
-        state.taken += count
-
-        def give_back() -> None:
-            state.taken -= count
-            state.ends.extend([self._clock()] * count)
-
-        return give_back
-
-    def _retry_after_s(self, state: _Model) -> float:
-        """When all who are there now should have their answers, at the rate of the last ends."""
-        elapsed_s = self._clock() - state.ends[0] if state.ends else 0.0
-        if elapsed_s <= 0:
-            return _UNKNOWN_RETRY_S
-        return min(max(state.taken * elapsed_s / len(state.ends), 1.0), _LONGEST_RETRY_S)
+        places = self._models.get(model)
+        if places is None:
+            places = self._models[model] = Occupancy(self._clock)
+        return Reservation(places, count)

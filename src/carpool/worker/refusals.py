@@ -14,13 +14,12 @@ def wrong_task(state: ModelState) -> CarpoolError:
 def not_up(state: ModelState, *, load_on_demand: bool, start_left_s: float) -> CarpoolError:
     """It is not loaded; `start_left_s` tells when it should be if it is on its way."""
     last_time = f" The last time it could not be loaded: {state.error}." if state.error else ""
+    reason = f": {state.error}" if state.error else ""
     match state.phase:
         case "failed":
             return ModelFailed(f"The model `{state.name}` could not be loaded: {state.error}")
         case "unloaded" if load_on_demand:
-            return Overloaded(
-                f"The model `{state.name}` cannot be loaded now: {state.error}.", retry_after_s=5.0
-            )
+            return Overloaded(f"The model `{state.name}` cannot be loaded now{reason}.", retry_after_s=5.0)
         case "unloaded" | "unloading":
             return ModelUnloaded(
                 f"The model `{state.name}` is not loaded.{last_time} `carpool models load {state.name}` "

@@ -42,6 +42,23 @@ def test_a_key_is_created_listed_and_revoked(file: KeyFile, capsys: pytest.Captu
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_a_key_has_limits(file: KeyFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--max-concurrent-requests", "3", "--requests-per-minute", "60")
+    assert main(["keys", "create", "--name", "web", *options]) == 0
+    (kept,) = file.read()
+    assert (kept.max_concurrent_requests, kept.requests_per_minute) == (3, 60)
+
+    capsys.readouterr()
+    assert main(["keys", "create", "--name", "other", *options, "--print"]) == 0
+    config = tmp_path / "carpool.yaml"
+    config.write_text(capsys.readouterr().out.partition("For the settings file:")[2])
+    (printed,) = load(config=config, environ={}).gateway_config().keys
+    assert (printed.max_concurrent_requests, printed.requests_per_minute) == (3, 60)
+
+    assert main(["keys", "create", "--name", "none", "--requests-per-minute", "0"]) == 2
+    assert "requests_per_minute of none must be at least 1" in capsys.readouterr().err
+
+
 def test_keys_of_the_settings_file_are_listed_and_left_alone(
     file: KeyFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from carpool.worker.answers import Embeddings, Scores
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.generation import Generation
+from carpool.worker.places import Reservation
 from carpool.worker.protocol import Embed, Generate, Score, StepEntry
 from tests.unit.worker.echo import byte_tokenizer
 
@@ -51,6 +52,7 @@ class LocalClient(WorkerClient):
         self.scored: list[Score] = []
         self.running: set[int] = set()
         self.cancelled: set[int] = set()
+        self._on_end: dict[int, Callable[[], None]] = {}
         self.registry = Registry()
         self._numbers = itertools.count(1)
         self._tokenizer = byte_tokenizer()
@@ -80,10 +82,13 @@ class LocalClient(WorkerClient):
     def snapshots(self) -> list[tuple[dict[str, str], Snapshot]]:
         return [({"device": "cpu"}, self.registry.snapshot())]
 
-    async def generate(self, request: Generate, *, stop: Sequence[str] = ()) -> Generation:
+    async def generate(
+        self, request: Generate, *, stop: Sequence[str] = (), places: Reservation | None = None
+    ) -> Generation:
         self._check(request.model, "generate")
         self.generates.append(request)
-        number = await self._enter(self.admitting)
+        on_end = self._begin(request.model, places, request.n)
+        number = await self._enter(self.admitting, on_end)
         try:
             prompt = _prompt_ids(request, self._tokenizer.encode)
         except InvalidRequest:
@@ -101,14 +106,14 @@ class LocalClient(WorkerClient):
     async def embed(self, request: Embed) -> Embeddings:
         self._check(request.model, "embed")
         self.embeds.append(request)
-        self.running.discard(await self._enter(self.going))
+        self._end(await self._enter(self.going, self._begin(request.model)))
         vectors = np.stack([vector_of(item, self.dimensions) for item in request.inputs])
         return Embeddings(vectors, [len(item) for item in request.inputs])
 
     async def score(self, request: Score) -> Scores:
         self._check(request.model, "embed", "rerank")
         self.scored.append(request)
-        self.running.discard(await self._enter(self.going))
+        self._end(await self._enter(self.going, self._begin(request.model)))
         for index, document in enumerate(request.documents):
             if not document:
                 param = f"documents[{index}]"
@@ -127,10 +132,11 @@ class LocalClient(WorkerClient):
         if state.task not in tasks:
             raise InvalidRequest(f"The model `{name}` does something else.", param="model")
 
-    async def _enter(self, gate: asyncio.Event) -> int:
+    async def _enter(self, gate: asyncio.Event, on_end: Callable[[], None]) -> int:
         """The number of a request that runs from now on and waits at the gate."""
         number = next(self._numbers)
         self.running.add(number)
+        self._on_end[number] = on_end
         try:
             await gate.wait()
         except asyncio.CancelledError:
@@ -140,8 +146,12 @@ class LocalClient(WorkerClient):
 
     def _cancel(self, number: int) -> None:
         if number in self.running:
-            self.running.discard(number)
+            self._end(number)
             self.cancelled.add(number)
+
+    def _end(self, number: int) -> None:
+        self.running.discard(number)
+        self._on_end.pop(number)()
 
     async def _feed(
         self, number: int, generation: Generation, request: Generate, token_ids: list[int]
@@ -152,7 +162,7 @@ class LocalClient(WorkerClient):
             if number not in self.running:
                 return
             if self.failure is not None and place == self.fails_after:
-                self.running.discard(number)
+                self._end(number)
                 generation.fail(self.failure)
                 return
             last = place + 1 == min(limit, len(token_ids))
@@ -161,7 +171,7 @@ class LocalClient(WorkerClient):
             if request.top_logprobs is not None:
                 logprobs = [(-0.5, [(token_id, -0.5)] * request.top_logprobs)]
             if last:
-                self.running.discard(number)
+                self._end(number)
             for index in range(request.n):
                 generation.feed(
                     StepEntry(number, index, [token_id], logprobs, finish_reason, 2 if last else 0)

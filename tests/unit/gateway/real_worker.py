@@ -17,6 +17,7 @@ from carpool.cache.config import CacheConfig
 from carpool.cache.service import AnswerCache
 from carpool.gateway.app import create_app
 from carpool.gateway.config import GatewayConfig, KeyConfig
+from carpool.gateway.key_ring import KeyRing
 from carpool.gateway.services import Services
 from carpool.inference_engine import Priority
 from carpool.telemetry import Registry
@@ -75,6 +76,9 @@ class RealService:
         app = create_app(GatewayConfig(**config), self.client, self.cache, self.registry)
         chat = next(route for route in app.routes if getattr(route, "path", None) == CHAT_PATH)
         self.services: Services = chat.app._app._services  # type: ignore[attr-defined]
+        self.keys = next(
+            keys for layer in app.user_middleware if isinstance(keys := layer.kwargs.get("keys"), KeyRing)
+        )
         self._app = app
         self._parts = contextlib.AsyncExitStack()
 
@@ -121,8 +125,8 @@ class RealService:
             "calls to the worker": client.open_requests,
             "answers that others may join": services.cache.stats().in_flight if services.cache else 0,
         }
-        for name, limits in services.admission._keys.items():
-            counters[f"requests of {name}"] = limits._inside
+        for _, limits in self.keys._keys:
+            counters[f"requests of {limits.key.name}"] = limits._inside
         for name in client.models:
             counters[f"places at {name}"] = client._places.taken(name)
             counters[f"users of {name}"] = client.usage.open_requests(name)

@@ -60,6 +60,15 @@ async def test_fewer_dimensions_have_unit_length_again() -> None:
     assert len((await embed(Service(), input="a", dimensions=8))["data"][0]["embedding"]) == 8
 
 
+async def test_too_many_dimensions_are_refused_also_where_they_were_not_known_before() -> None:
+    service = Service()
+    service.client.set_state("vectors", dimensions=None)  # as of a model that the request lets load
+    async with service.http() as http:
+        reply = await http.post("/v1/embeddings", json={"model": "vectors", "input": "a", "dimensions": 9})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "dimensions")
+    assert "has 8 dimensions, so 9 are too many" in reply.json()["error"]["message"]
+
+
 def test_a_vector_of_zeros_stays_one() -> None:
     np.testing.assert_array_equal(shortened(np.zeros((1, 4), np.float32), 2), np.zeros((1, 2), np.float32))
 

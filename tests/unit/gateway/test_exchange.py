@@ -1,6 +1,8 @@
 """Parts of a body that are sent from callbacks, to clients fast and slow, and clients who leave."""
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from carpool.errors import DeadlineExceeded
 from carpool.gateway import text_route
 from carpool.gateway.call import Call
-from carpool.gateway.exchange import ClientDisconnected, Exchange
+from carpool.gateway.exchange import Attendance, ClientDisconnected, Exchange
 
 
 class Client:
@@ -106,6 +108,20 @@ class Broken(Client):
 async def test_a_server_learns_how_its_waiting_ended() -> None:
     with pytest.raises(ClientDisconnected):
         await Broken().exchange.body(10)
+
+
+async def test_a_request_is_freed_at_its_end_without_a_search_for_garbage() -> None:
+    async def attended() -> "weakref.ref[Attendance]":
+        attendance = Client(longest_s=60).exchange.attended()
+        async with attendance:
+            await asyncio.sleep(0)  # it watches
+        return weakref.ref(attendance)
+
+    gc.disable()
+    try:
+        assert (await attended())() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_failed_stream_does_not_wait_for_ever_for_a_client_that_reads_nothing(

@@ -11,10 +11,10 @@ from carpool.errors import StartError
 from carpool.gateway.config import GatewayConfig, KeyConfig
 from carpool.gateway.key_file import KeyFile
 from carpool.gateway.key_ring import KeyRing
-from tests.unit.gateway.serving import Service
+from tests.unit.gateway.serving import CHAT_PATH, Service, chat
 
 
-def key(name: str, **fields: str) -> KeyConfig:
+def key(name: str, **fields: str | int) -> KeyConfig:
     return KeyConfig(f"sha256:{hashlib.sha256(f'sk-{name}'.encode()).hexdigest()}", name, **fields)  # type: ignore[arg-type]
 
 
@@ -37,6 +37,23 @@ async def test_a_running_server_heeds_the_file_at_once(file: KeyFile) -> None:
     file.add(key("other"))
     file.remove("web")
     assert [await status(service, name) for name in ("web", "other", "fixed")] == [401, 200, 200]
+
+
+async def test_limits_of_the_file_hold_and_outlive_its_changes(file: KeyFile) -> None:
+    service = Service(GatewayConfig(keys_file=file.path))
+
+    async def asked(name: str) -> int:
+        async with service.http(authorization=f"Bearer sk-{name}") as http:
+            return (await http.post(CHAT_PATH, json=chat())).status_code
+
+    file.add(key("slow", requests_per_minute=1))
+    file.add(key("free"))
+    assert [await asked("slow"), await asked("slow"), await asked("free")] == [200, 429, 200]
+    file.remove("free")
+    assert await asked("slow") == 429, "its minute goes on"
+    file.remove("slow")
+    file.add(key("slow", requests_per_minute=2))
+    assert [await asked("slow"), await asked("slow"), await asked("slow")] == [200, 200, 429]
 
 
 async def test_the_first_key_closes_a_keyless_server_for_good(file: KeyFile) -> None:

@@ -3,10 +3,13 @@
 import asyncio
 import hashlib
 import json
+import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pytest
 
@@ -16,7 +19,9 @@ from carpool.cache.service import AnswerCache
 from carpool.gateway.config import GatewayConfig, KeyConfig
 from carpool.telemetry import Registry
 from tests.unit.cache.bag_of_words import BagOfWords
+from tests.unit.gateway import real_worker
 from tests.unit.gateway.serving import CHAT_PATH, Service, chat
+from tests.unit.worker.echo import until
 
 
 async def test_a_body_that_does_not_end_is_given_up() -> None:
@@ -31,6 +36,26 @@ async def test_a_body_that_does_not_end_is_given_up() -> None:
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "deadline_exceeded")
         assert (await http.post(CHAT_PATH, json=chat())).status_code == 200
     assert len(service.client.generates) == 1
+
+
+async def test_a_client_that_asks_and_does_not_read_holds_its_place_no_longer_than_any(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "carpool.access")
+    service = Service(GatewayConfig(max_concurrent_requests=1), cached=True)
+    long = chat("long " * 2000)
+    async with service.listening() as url, httpx2.AsyncClient(base_url=url) as http:
+        outcomes = [(await http.post(CHAT_PATH, json=long)).headers["x-carpool-cache"] for _ in range(3)]
+        assert outcomes == ["miss", "exact", "exact"]
+        deaf = socket.create_connection(("127.0.0.1", http.base_url.port))
+        deaf.setblocking(False)
+        _reader, writer = await asyncio.open_connection(sock=deaf, limit=1)  # it takes no more than that
+        writer.write(
+            real_worker.http(CHAT_PATH, long, connection="keep-alive", x_request_timeout="0.2") * 1000
+        )
+        await until(lambda: "error=deadline_exceeded" in caplog.text)
+        assert (await http.post(CHAT_PATH, json=long)).headers["x-carpool-cache"] == "exact"
+        writer.transport.abort()
 
 
 async def test_users_behind_one_key_share_nothing_where_that_is_set() -> None:

@@ -13,6 +13,7 @@ from carpool.gateway.served_judge import served_judge
 from carpool.inference_engine import Priority
 from carpool.telemetry import Registry
 from carpool.worker.generation import Generation
+from carpool.worker.places import Reservation
 from carpool.worker.protocol import Generate
 from tests.unit.cache.bag_of_words import BagOfWords
 from tests.unit.gateway.local_client import LocalClient
@@ -30,12 +31,14 @@ class Opinionated(LocalClient):
 
     opinion = "yes"
 
-    async def generate(self, request: Generate, *, stop: Sequence[str] = ()) -> Generation:
+    async def generate(
+        self, request: Generate, *, stop: Sequence[str] = (), places: Reservation | None = None
+    ) -> Generation:
         assert request.messages is not None
         if GUITAR in request.messages[-1]["content"] and SAME in request.messages[-1]["content"]:
             messages = [{"role": "user", "content": self.opinion}]
             request = msgspec.structs.replace(request, messages=messages)
-        return await super().generate(request, stop=stop)
+        return await super().generate(request, stop=stop, places=places)
 
 
 class Judged(Service):

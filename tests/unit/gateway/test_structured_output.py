@@ -123,6 +123,34 @@ async def test_a_schema_nested_beyond_measure_is_refused() -> None:
     assert "nested too deeply" in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("with_tools", [False, True])
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ("{bad", "is not valid JSON"),
+        ('{"a": 1} {', "is not valid JSON"),
+        ('{"a": 1e999}', "is not valid JSON"),
+        ("[1]", "must be a JSON schema"),
+        ('{"a":' * 65 + "{}" + "}" * 65, "nested more than 64 levels deep"),
+        ('{"a":' * 100_000 + "{}" + "}" * 100_000, "nested more than 64 levels deep"),
+    ],
+)
+async def test_the_text_of_a_schema_is_read_before_it_goes_on(
+    schema: str, reason: str, with_tools: bool
+) -> None:
+    field = "response_format.json_schema.schema"
+    tools = [{"type": "function", "function": {"name": "look"}}] if with_tools else None
+    service = Service()
+    async with service.http() as http:
+        reply = await http.post(
+            CHAT_PATH, json=chat(tools=tools, response_format=schema_format(schema=schema))
+        )
+    assert reply.status_code == 400, reply.text
+    assert reason in reply.json()["error"]["message"]
+    assert reply.json()["error"]["param"] == field
+    assert not service.client.generates
+
+
 async def test_the_workers_reason_reaches_the_client() -> None:
     service = Service()
     service.client.refusal = InvalidRequest("Invalid type: foo", param="structured_outputs.json")

@@ -28,7 +28,7 @@ def test_without_max_tokens_a_request_may_fill_the_context_or_the_memory() -> No
 def test_a_prompt_that_leaves_no_room_names_both_numbers(prompt: int) -> None:
     with pytest.raises(ContextLengthExceeded, match=rf"100 tokens.* {prompt} in the prompt") as caught:
         check(request(prompt, None), SPEC, 8)
-    assert caught.value.param == "messages"
+    assert caught.value.param == "prompt"
 
 
 def test_prompt_and_max_tokens_beyond_the_context_name_the_numbers() -> None:

@@ -26,20 +26,22 @@ def refusal(places: Places, count: int = 1) -> Overloaded:
 
 def test_places_are_by_model_and_all_or_none() -> None:
     places = Places(4)
-    give_back = places.take("a", 3)
+    taken = places.take("a", 3)
     assert "has 3 requests already; it takes 4" in refusal(places, 2).message
     assert places.taken("a") == 3
     places.take("b", 4)
     places.take("a")
     refusal(places)
-    give_back()
+    taken.use()()
+    taken.close()
+    taken.close()
     places.take("a", 3)
     assert (places.taken("a"), places.taken("b"), places.taken("c")) == (4, 4, 0)
 
 
 def test_an_idle_model_takes_any_request() -> None:
     places = Places(2)
-    places.take("a", 5)()
+    places.take("a", 5).close()
     places.take("a", 2)
     refusal(places)
 
@@ -54,12 +56,45 @@ def test_the_time_to_come_back_is_by_the_drain_rate() -> None:
     assert refusal(places).retry_after_s == 60, "it is stuck"
 
 
+def test_a_quiet_hour_says_nothing_of_how_long_a_burst_takes() -> None:
+    clock = Clock()
+    places = Places(10, clock=clock)
+    for pause_s in (0.0, 3600.0, 3600.0):
+        clock.now += pause_s
+        one = places.take("a")
+        clock.now += 2.0
+        one.use()()
+    clock.now += 3600
+    burst = places.take("a", 10)
+    assert refusal(places).retry_after_s == pytest.approx(4 / 3), "by the two that came after the first end"
+    for _ in range(5):
+        clock.now += 3.0
+        burst.use()()
+        places.take("a")
+    assert refusal(places).retry_after_s == pytest.approx((2 + 2 + 10 * 15) / 8)
+
+
+def test_neither_do_places_that_were_not_used() -> None:
+    clock = Clock()
+    places = Places(10, clock=clock)
+    done = places.take("a")
+    clock.now += 2.0
+    done.use()()
+    held = places.take("a", 9)
+    clock.now += 2.0
+    for _ in range(100):
+        places.take("a").close()
+    held.use()()
+    places.take("a", 2)
+    assert refusal(places).retry_after_s == pytest.approx(9 * 2 / 2)
+
+
 def refusal_after(places: Places, clock: Clock, ends: int) -> float | None:
     taken = [places.take("a") for _ in range(10)]
     for _ in range(ends):
-        taken.pop()()
-        clock.now += 2.0
+        taken.pop().use()()
         taken.append(places.take("a"))
+        clock.now += 2.0
     return refusal(places).retry_after_s
 
 

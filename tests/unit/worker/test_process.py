@@ -104,6 +104,15 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: Mod
             await client.generate(endless("x" * 5000))
         with pytest.raises(ContextLengthExceeded, match=rf"{CONTEXT} .* 100000 bytes"):
             await client.generate(endless("x" * 100_000))
+        for length in (CONTEXT, 100_000):  # counted in tokens, and before it is encoded
+            text = "x" * length
+            with pytest.raises(ContextLengthExceeded) as caught:
+                await client.generate(protocol.Generate(0, "llama", prompt=text))
+            assert caught.value.param == "prompt"
+            messages = [{"role": "user", "content": text}]
+            with pytest.raises(ContextLengthExceeded) as caught:
+                await client.generate(protocol.Generate(0, "llama", messages=messages))
+            assert caught.value.param == "messages"
         with pytest.raises(InvalidRequest, match="at least one token"):
             await client.generate(endless(""))
         with pytest.raises(InvalidRequest, match="temperature"):

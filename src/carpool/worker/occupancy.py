@@ -1,0 +1,56 @@
+"""How many places are taken, and how long they are held: what the time to come back is told by."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+_REMEMBERED = 64
+"""Ends that the time is measured over."""
+_UNKNOWN_RETRY_S = 1.0
+"""When to come back where nothing has ended yet."""
+_LONGEST_RETRY_S = 60.0
+
+
+class Occupancy:
+    """Counts the places that are taken, and measures the mean time that one is held.
+
+    By Little's law that is the time integral of the places taken, over the ends meanwhile. While they are all
+    taken it is their number by the rate at which they become free; time without work adds nothing to it, and
+    time with little work little.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.taken = 0
+        """Places."""
+        self._clock = clock
+        self._held_s = 0.0
+        """Seconds that places were held, of all places together."""
+        self._counted = clock()
+        """When that was brought up to date."""
+        self._ends: deque[float] = deque(maxlen=_REMEMBERED)
+        """What it was at the latest ends."""
+
+    def take(self, count: int = 1) -> None:
+        """So many more are taken."""
+        self._count()
+        self.taken += count
+
+    def free(self, count: int = 1, *, used: bool = True) -> None:
+        """So many are free again. Those that were not `used` tell nothing of how long one is held."""
+        self._count()
+        self.taken -= count
+        if used:
+            self._ends.extend([self._held_s] * count)
+
+    @property
+    def retry_after_s(self) -> float:
+        """When those who hold a place now should have ended: from 1 s to 60 s."""
+        if not self._ends:
+            return _UNKNOWN_RETRY_S
+        self._count()
+        return min(max((self._held_s - self._ends[0]) / len(self._ends), 1.0), _LONGEST_RETRY_S)
+
+    def _count(self) -> None:
+        now = self._clock()
+        self._held_s += self.taken * (now - self._counted)
+        self._counted = now
