@@ -1,6 +1,6 @@
 """What clients see when the worker dies or is broken: an echoing one, in this process.
 
-`test_worker_killed` does it to a real process.
+`test_real_worker_death` kills a real process.
 """
 
 import asyncio
