@@ -94,9 +94,7 @@ async def end(life: Life) -> str:
     """Close the worker's socket and wait until it is gone, by force if it takes too long."""
     life.writer.close()
     try:
-        async with asyncio.timeout(
-            EXIT_TIMEOUT_S
-        ):  # `wait_for` may swallow a cancellation
+        async with asyncio.timeout(EXIT_TIMEOUT_S):  # `wait_for` may swallow a cancellation
             return await life.wait()
     except TimeoutError:
         life.kill()
