@@ -13,7 +13,6 @@ from .config import GenerationConfig, Mode
 from .sequence import Sequence, SequenceOutput, Status
 from .step import Step, build_step
 
-
 _CHECKS_EVERYTHING = sys.flags.dev_mode
 
 
