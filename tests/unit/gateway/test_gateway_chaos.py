@@ -52,8 +52,8 @@ KINDS = {
     "admin": 3,
 }
 MOST_GROWTH = 1.2
-"""Of a process, from the first half of its rounds to the second; a leak of kilobytes a request is more
-in `make chaos`."""
+"""Of a process's memory, from the first half of its rounds to the second. A leak of some kilobytes a request
+is more in `make chaos`."""
 FAILURES = {429, 503, 504}
 """What any request may end with here: its key's limit, a full or lost model, time that is up."""
 
