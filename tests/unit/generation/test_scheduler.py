@@ -359,3 +359,8 @@ class RandomRide(RuleBasedStateMachine):
 
 RandomRide.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_random_rides = RandomRide.TestCase
+
+
+def test_a_sequence_keeps_its_history_from_row_to_row(make_ride: MakeRide) -> None:
+    [seq] = make_ride().add(1, prompt(6), 5)
+    assert seq.sample(0).history is seq.sample(3).history is not None
