@@ -32,6 +32,7 @@ from carpool.runtimes.decoder import Sample, SamplingParams, StepBatch, StepResu
 from carpool.runtimes.openvino import decoder as openvino_decoder
 from carpool.runtimes.openvino.config import DecoderConfig
 from carpool.runtimes.selection import StrandStatistics
+from carpool.runtimes.token_history import TokenHistory
 
 Times = NDArray[np.float64]
 """Wall and CPU milliseconds."""
@@ -46,6 +47,8 @@ SCHEMA = (
 )
 
 CHAT = SamplingParams(temperature=0.7, top_p=0.9)
+LONG_PROMPT = 2000
+LONG = f"0.7, top_p 0.9, penalties over {LONG_PROMPT:,} tokens of prompt"
 COMBINATIONS = {
     "greedy": SamplingParams(temperature=0),
     "temperature 1": SamplingParams(),
@@ -57,6 +60,7 @@ COMBINATIONS = {
     "0.7, min_p 0.05": SamplingParams(temperature=0.7, min_p=0.05),
     "0.7, top_p 0.9, min_p 0.05": replace(CHAT, min_p=0.05),
     "0.7, top_p 0.9, penalties": replace(CHAT, repetition_penalty=1.1, frequency_penalty=0.5),
+    LONG: replace(CHAT, repetition_penalty=1.1, frequency_penalty=0.5),
     "greedy, 5 logprobs": SamplingParams(temperature=0, top_logprobs=5),
     "0.7, top_p 0.9, 5 logprobs": replace(CHAT, top_logprobs=5),
 }
@@ -82,6 +86,7 @@ class Conversations:
             for subject in SUBJECTS
         ]
         self.outputs: list[list[int]] = [[] for _ in self.prompts]
+        self._histories: dict[tuple[str, int], TokenHistory] = {}
         for row, prompt in enumerate(self.prompts):
             self._run([row], [prompt], [0])
 
@@ -92,12 +97,24 @@ class Conversations:
         ]
         self._run(range(STREAMS), [output[-1:] for output in self.outputs], pasts)
 
-    def samples(self, params: SamplingParams) -> list[Sample]:
-        """A draw for each stream."""
+    def samples(self, params: SamplingParams, name: str = "") -> list[Sample]:
+        """A draw for each stream, which keeps its history for each of these combinations."""
         return [
-            Sample(row, replace(params, seed=row), prompt, output)
+            Sample(row, replace(params, seed=row), prompt, output, history=self._history(name, row))
             for row, (prompt, output) in enumerate(zip(self.prompts, self.outputs, strict=True))
         ]
+
+    def _history(self, name: str, row: int) -> TokenHistory:
+        if (name, row) not in self._histories:
+            prompt = self.prompts[row]
+            if name == LONG:  # of that length, whatever the model has computed
+                prompt = (
+                    np.random.default_rng(row)
+                    .integers(self.decoder.spec.vocab_size, size=LONG_PROMPT)
+                    .tolist()
+                )
+            self._histories[name, row] = TokenHistory(prompt, self.outputs[row])
+        return self._histories[name, row]
 
     def _run(self, rows: Any, tokens: list[list[int]], pasts: list[int]) -> None:
         lens = np.array([len(each) for each in tokens])
@@ -152,7 +169,7 @@ def main() -> None:
 
         if len(samples) == STREAMS:
             for name, params in COMBINATIONS.items():
-                times[name].append(draw(streams.samples(params)))
+                times[name].append(draw(streams.samples(params, name)))
 
             def constrained() -> None:
                 rows = [

@@ -46,8 +46,18 @@ class BatchedEncoder(Generic[Item]):
 
     @property
     def batches(self) -> int:
-        """Batches finished, failed ones included."""
+        """Batches finished; failed ones do not count."""
         return self._batches.finished
+
+    @property
+    def has_work(self) -> bool:
+        """Whether items wait or are with the model."""
+        return self._batches.has_work
+
+    @property
+    def healthy(self) -> bool:
+        """False once the loop that takes batches has failed."""
+        return self._batches.healthy
 
     @property
     def waiting(self) -> int:

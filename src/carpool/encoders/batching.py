@@ -39,7 +39,7 @@ class EncoderBatches(Generic[Item]):
         registry: Registry | None,
     ) -> None:
         self.finished = 0
-        """Batches finished, failed ones included."""
+        """Batches finished; failed ones do not count."""
         self._metrics = EncoderMetrics(registry or Registry(), name, runtime.computed_tokens)
         self._runtime = runtime
         self._engine: InferenceEngine[Item, NDArray[np.float32]] = InferenceEngine(
@@ -62,6 +62,16 @@ class EncoderBatches(Generic[Item]):
     def waiting(self) -> int:
         """Items that wait for a batch."""
         return len(self._engine.queue)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether items wait or are with the model."""
+        return self._engine.has_work
+
+    @property
+    def healthy(self) -> bool:
+        """False once the loop that takes batches has failed."""
+        return self._engine.healthy
 
     @property
     def config(self) -> EngineConfig:
@@ -126,5 +136,5 @@ class EncoderBatches(Generic[Item]):
         return result
 
     def _on_batch(self, event: BatchEvent) -> None:
-        self.finished += 1
+        self.finished += not event.failed
         self._metrics.finished(event, self.waiting, self._runtime.computed_tokens)

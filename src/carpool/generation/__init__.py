@@ -8,8 +8,8 @@
 
 `on_step(outputs: list[SequenceOutput])` is called on the loop once per step with what the step gave all
 sequences. Every sequence (request id, index) has exactly one output with a `finish_reason`, its last: `stop`,
-`length`, `cancelled`, or `error` with the `error` to show. `engine.healthy` and `engine.steps` are for
-heartbeats.
+`length`, `cancelled`, or `error` with the `error` to show. `engine.healthy`, `engine.steps` and
+`engine.has_work` are for heartbeats.
 
 A request's way: `submit` checks it (`request`) and queues its n sequences (`sequence`) in the `QueueManager`;
 `scheduler` admits them as the `block_manager` has memory, and picks each step's rows; `step` lays them out as

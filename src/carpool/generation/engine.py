@@ -12,9 +12,9 @@ from carpool.errors import (
     CarpoolError,
     Draining,
     InvalidRequest,
-    ModelFailed,
     Overloaded,
     StartError,
+    Unavailable,
 )
 from carpool.inference_engine import (
     Clock,
@@ -68,7 +68,7 @@ class GenerationEngine:
         self.name = name
         self._config = config
         self.steps = 0
-        """Steps finished or failed."""
+        """Steps that succeeded."""
         self._runtime = runtime
         self._gate = gate
         self._clock = clock or MonotonicClock()
@@ -78,6 +78,7 @@ class GenerationEngine:
         self._delivery = Delivery(self._scheduler, self._metrics, on_step)
         self._num_accepted = 0
         self._failures_in_a_row = 0
+        self._step_runs = False
         self._refusal: Callable[[], CarpoolError] | None = None
         self._stopping = False
         self._wake = Wakeup(self._clock)
@@ -129,6 +130,11 @@ class GenerationEngine:
         self._wake.notify()
 
     @property
+    def has_work(self) -> bool:
+        """Whether a step is due or running, also one whose requests have all ended meanwhile."""
+        return self._step_runs or self._scheduler.has_work
+
+    @property
     def healthy(self) -> bool:
         """Whether steps succeed."""
         return self._failures_in_a_row < self.config.max_step_failures
@@ -139,7 +145,7 @@ class GenerationEngine:
         """Accept a request; its outputs go to `on_step`.
 
         Raises `ContextLengthExceeded` and `InvalidRequest` for what can never run, `Overloaded` if the queue
-        is full, `Draining` after `drain` and `stop`, `ModelFailed` if the engine is broken.
+        is full, `Draining` after `drain` and `stop`, `Unavailable` if the engine is broken.
         """
         if self._refusal is not None:
             raise self._refusal()
@@ -177,10 +183,10 @@ class GenerationEngine:
                     self._fail_unusable(step, result)
                     self._fail_unmatched(step)
                     self._delivery.deliver(self._scheduler.postprocess(step, result))
-        except Exception as error:
+        except Exception:
             logger.exception("the generation engine of %s is broken", self.name)
             self._failures_in_a_row = self.config.max_step_failures
-            self._refusal = partial(ModelFailed, f"{self.name} failed: {error}")
+            self._refusal = partial(Unavailable, f"{self.name} failed and is being restarted")
             self._delivery.abandon(self._refusal())
 
     async def _work(self) -> bool:
@@ -201,6 +207,7 @@ class GenerationEngine:
     async def _execute(self, step: Step) -> StepResult | None:
         """Run a step in the engine's thread; None if it failed, and its requests with it."""
         started = self._clock.time()
+        self._step_runs = True
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, step)
         except Exception:
@@ -212,8 +219,9 @@ class GenerationEngine:
             self._delivery.fail(concerned, error)
             return None
         finally:
-            self.steps += 1
+            self._step_runs = False
         seconds = self._clock.time() - started
+        self.steps += 1
         self._failures_in_a_row = 0
         self._metrics.finished(step, seconds)
         cost = self._scheduler.cost(len(step.batch.token_ids) - step.num_decodes, step.num_decodes)

@@ -1,6 +1,7 @@
 """Which sequences take part in the next step, with how many tokens, and what a step gave them."""
 
 import asyncio
+import sys
 from bisect import insort
 from itertools import chain
 
@@ -12,6 +13,8 @@ from .config import GenerationConfig, Mode
 from .sequence import Sequence, SequenceOutput, Status
 from .step import Step, build_step
 
+_CHECKS_EVERYTHING = sys.flags.dev_mode
+
 
 class Scheduler:
     """Continuous batching: sequences join and leave between any two steps (Yu et al., "Orca", OSDI 2022).
@@ -19,8 +22,9 @@ class Scheduler:
     A step has a token budget. Decoding sequences come first, with one token each, so a long prompt never
     stalls them; prompts share the rest in chunks (Agrawal et al., "Sarathi-Serve", OSDI 2024). A chunk ends
     on a block boundary or with the prompt. One that does not fit leaves a quarter of what it could take to
-    those behind it, so that short prompts pass a long one. Equal beginnings that arrive together are
-    computed once: who finds its next block being computed in this step sits it out and takes it over.
+    those behind it, so that short prompts pass a long one; what they have no use for is its own again. Equal
+    beginnings that arrive together are computed once: who finds its next block being computed in this step
+    sits it out and takes it over.
 
     **Memory.** A sequence is admitted when memory for its tokens and `reserve_tokens` of output (fewer if it
     may generate fewer) can be promised to it; beyond that it takes block by block. When no block is left, the
@@ -105,8 +109,14 @@ class Scheduler:
         return outputs
 
     def check_idle(self) -> None:
-        """Raise `RuntimeError` if memory is owned or promised although nothing runs; constant time."""
+        """Raise `RuntimeError` if memory is owned or promised although nothing runs.
+
+        Constant time. In Python's development mode it is `check_integrity`, too, which takes up to half a
+        microsecond for each block.
+        """
         self.blocks.check_idle()
+        if _CHECKS_EVERYTHING:
+            self.check_integrity()
 
     def check_integrity(self) -> None:
         """Raise `RuntimeError` if blocks are lost, owned twice, or promised in vain."""
@@ -153,27 +163,37 @@ class Scheduler:
             others_wait = position < len(prefilling) or (self._has_seat and len(self.queue) > 0)
             count = 0 if next_key in being_computed else self._chunk(seq, budget, others_wait)
             if count:
-                if not self.blocks.grow(seq, seq.num_computed_tokens + count):
-                    raise RuntimeError("a promised KV block is missing")
                 rows.append((seq, count))
                 budget -= count
                 if next_key is not None and count >= self.blocks.block_size:
                     being_computed.add(next_key)
             if not budget:
                 break
+        rows = self._with_rest(rows, budget)
+        for seq, count in rows:
+            if not self.blocks.grow(seq, seq.num_computed_tokens + count):
+                raise RuntimeError("a promised KV block is missing")
         return rows
 
-    def _chunk(self, seq: Sequence, budget: int, others_wait: bool) -> int:
-        """How many tokens a sequence may compute now: all it has for a prefill, else whole blocks.
+    def _with_rest(self, rows: list[tuple[Sequence, int]], rest: int) -> list[tuple[Sequence, int]]:
+        """The rows with what is left of the budget: who sits a step out has no use for its quarter."""
+        longer = []
+        for seq, count in rows:
+            with_rest = self._chunk(seq, count + rest, others_wait=False)
+            rest -= with_rest - count
+            longer.append((seq, with_rest))
+        return longer
 
-        Never all but one: see `BlockManager.match`.
-        """
-        share = budget - budget // 4 if others_wait else budget
+    def _chunk(self, seq: Sequence, budget: int, others_wait: bool) -> int:
+        """How many tokens a sequence may compute now."""
         missing, block_size = max(seq.num_prefill_tokens, 1), self.blocks.block_size
-        if missing <= share:
+        share = budget - budget // 4 if others_wait else budget
+        if missing <= share:  # the end of its prompt
             return missing
-        count = max(share - share % block_size, min(missing, block_size) if budget >= block_size else 0)
-        if missing - count == 1:
+        count = share - share % block_size
+        if not count and budget >= block_size:  # at the cost of the others: the oldest always goes on
+            count = min(missing, block_size)
+        if missing - count == 1:  # one token is never computed alone, see `BlockManager.match`
             count = missing if missing <= budget else count - block_size
         return count
 

@@ -9,6 +9,7 @@ import msgspec
 from carpool.errors import CarpoolError
 from carpool.inference_engine import InferenceTask
 from carpool.runtimes.decoder import Sample, TokenLogprobs
+from carpool.runtimes.token_history import TokenHistory
 
 from .grammar import Matcher
 from .request import GenerationRequest
@@ -71,6 +72,7 @@ class Sequence:
     __slots__ = (
         "_banned_early",
         "_banned_ids",
+        "_history",
         "_sample",
         "block_table",
         "index",
@@ -123,6 +125,7 @@ class Sequence:
         self._banned_early = tuple(self.stop_ids)
         """Until there are `min_tokens`."""
         self._banned_ids = tuple(request.unwanted_ids)
+        self._history = TokenHistory(self.prompt_ids, self.output_ids)
         self._sample: Sample | None = None
 
     @property
@@ -151,7 +154,9 @@ class Sequence:
         early = len(self.output_ids) < self.request.min_tokens
         banned = self._banned_early if early else self._banned_ids
         if self._sample is None or self._sample.row != row or self._sample.banned_ids is not banned:
-            self._sample = Sample(row, self.params, self.prompt_ids, self.output_ids, banned)
+            self._sample = Sample(
+                row, self.params, self.prompt_ids, self.output_ids, banned, history=self._history
+            )
         return self._sample
 
     def append(self, token_id: int) -> FinishReason | None:

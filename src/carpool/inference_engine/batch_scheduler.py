@@ -61,6 +61,11 @@ class BatchScheduler:
         self._running: list[_Batch] = []
         self._halves: list[_Batch] = []
 
+    @property
+    def has_work(self) -> bool:
+        """Whether tasks wait or are with the model, also cancelled ones that it still computes."""
+        return bool(self._running or self._halves or len(self.queue))
+
     async def step(self) -> bool:
         """Run one batch; False when the queue is closed and everything in it is done."""
         release: Release | None = Release.IDLE

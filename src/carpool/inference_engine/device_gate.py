@@ -66,6 +66,11 @@ class DeviceGate:
         """How many turns wait."""
         return len(self._waiting)
 
+    def is_behind_another(self, owner: str) -> bool:
+        """Whether a turn of this owner waits for one of another owner to end."""
+        held_by_another = any(turn.owner != owner for turn in self._holders)
+        return held_by_another and any(turn.owner == owner for turn in self._waiting)
+
     def turn(
         self,
         owner: str,

@@ -75,6 +75,16 @@ class InferenceEngine(Generic[Item, Result]):
         self.scheduler.batch_size = config.max_batch_size
         self.scheduler.timeout = config.batch_wait_ms / 1e3
 
+    @property
+    def has_work(self) -> bool:
+        """Whether items wait or are with the model, also those that nobody waits for any more."""
+        return self.scheduler.has_work
+
+    @property
+    def healthy(self) -> bool:
+        """False once the engine itself has failed, whose last words the event loop's handler got."""
+        return self._worker.healthy
+
     def start(self) -> None:
         """Start on the running event loop; tasks submitted before wait for it."""
         self._worker.start()

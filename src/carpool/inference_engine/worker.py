@@ -17,12 +17,18 @@ class InferenceWorker:
     def __init__(self, scheduler: BatchScheduler) -> None:
         self._scheduler = scheduler
         self._loop_task: asyncio.Task[None] | None = None
+        self._error: Exception | None = None
 
     def start(self) -> asyncio.Task[None]:
         """Start on the running event loop; returns the task, the same one if it was started before."""
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._run(), name=f"{self._scheduler.name}-worker")
         return self._loop_task
+
+    @property
+    def healthy(self) -> bool:
+        """False once the loop has failed."""
+        return self._error is None
 
     async def stop(self, *, drain: bool = True) -> None:
         """Refuse new tasks, finish what waits, and end.
@@ -47,7 +53,10 @@ class InferenceWorker:
         try:
             await asyncio.gather(*steps)
         except Exception as cause:
-            error.__cause__ = cause
+            self._error = error.__cause__ = cause
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the engine {self._scheduler.name} failed", "exception": cause}
+            )
             raise
         finally:
             for each in steps:

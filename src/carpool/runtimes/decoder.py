@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from carpool.runtimes.token_history import TokenHistory
+
 
 def in_flight(sample: int) -> int:
     """The input token "whatever sample number `sample` of the step in flight will be", encoded below zero."""
@@ -68,6 +70,8 @@ class Sample:
     """Tokens that must not be drawn now (the end tokens, while `min_tokens` is not reached)."""
     allowed: NDArray[np.uint32] | None = None
     """Grammar bit mask [ceil(vocab_size / 32)], little-endian bits; None allows all."""
+    history: TokenHistory | None = None
+    """Of these tokens, kept from step to step; None: counted anew where a penalty needs it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 Few of a row's logits are changed, so they are changed in place and put back after the draw.
 """
 
-from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -11,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.runtimes.decoder import Sample
+from carpool.runtimes.token_history import Ids, TokenHistory
 
 Floats = NDArray[np.float32]
-Ids = NDArray[np.intp]
-
 
 _LOWEST_REPETITION_PENALTY = 1e-20
 """Smaller ones act alike, but logits divided by them may leave float32's range."""
@@ -63,15 +61,15 @@ def process(row: Floats, each: Sample, changes: Changes) -> Ids | None:
     for a grammar mask that allows no token.
     """
     params = each.params
+    history = each.history or TokenHistory(each.prompt_ids, each.output_ids)
     if params.repetition_penalty != 1:
-        seen = np.array([*each.prompt_ids, *each.output_ids], np.intp)
-        logits = row[seen]  # the same for a token that comes twice
+        seen = history.tokens()
+        logits = row[seen]
         penalty = np.float32(max(params.repetition_penalty, _LOWEST_REPETITION_PENALTY))
         changes.put(row, seen, np.where(logits > 0, logits / penalty, logits * penalty))
     if each.output_ids and (params.frequency_penalty or params.presence_penalty):
-        times = Counter(each.output_ids)
-        drawn, counts = np.array([*times], np.intp), np.array([*times.values()])
-        penalties = (params.frequency_penalty * counts + params.presence_penalty).astype(np.float32)
+        drawn, times = history.drawn()
+        penalties = (params.frequency_penalty * times + params.presence_penalty).astype(np.float32)
         changes.put(row, drawn, row[drawn] - penalties)
     if params.logit_bias:
         biased = np.array([*params.logit_bias], np.intp)

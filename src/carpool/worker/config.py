@@ -99,8 +99,8 @@ class WorkerConfig:
     heartbeat_timeout_s: float = 30.0
     """A worker that sends nothing for so long is stuck and restarted, in seconds."""
     step_timeout_s: float = 300.0
-    """A worker that takes no step for so long while requests wait is stuck and restarted, in seconds. Longer
-    than the longest step of the largest model."""
+    """A worker with a model that owes a step and takes none for so long is stuck and restarted, in seconds.
+    Longer than the longest step of the largest model."""
     restart_backoff_s: float = 0.5
     """Wait before the first restart of a worker that died, in seconds; doubles with every failed life."""
     restart_backoff_max_s: float = 30.0

@@ -102,14 +102,14 @@ class Connection:
             self._life.writer.write(protocol.Cancel(call_id))
 
     async def serve(self) -> None:
-        """Route messages until the worker is gone, is stuck, or its stream turns out to be garbage."""
+        """Route messages until the worker is gone, stuck or broken, or its stream turns out to be garbage."""
         reading = asyncio.create_task(self._read())
         waiting = asyncio.create_task(self._life.wait())
-        watching = asyncio.create_task(self._watchdog.stuck())
+        watching = asyncio.create_task(self._watchdog.fault())
         try:
             await asyncio.wait({reading, waiting, watching}, return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
-                _log.error("the worker is stuck: %s", watching.result())
+                _log.error("the worker is killed: %s", watching.result())
                 self._life.kill()
                 return
             if waiting.done():  # what it sent before its end is still read

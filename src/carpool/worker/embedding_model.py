@@ -35,6 +35,16 @@ class HostedEncoder(HostedModel, Generic[Model]):
         return self._model.batches
 
     @property
+    def has_work(self) -> bool:
+        """See `hosted.HostedModel`."""
+        return self._model.has_work
+
+    @property
+    def healthy(self) -> bool:
+        """See `hosted.HostedModel`."""
+        return self._model.healthy
+
+    @property
     def knobs(self) -> Knobs:
         """See `hosted.HostedModel`."""
         config = self._model.batch_config

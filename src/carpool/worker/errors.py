@@ -24,7 +24,7 @@ def _translate(error: BaseException) -> CarpoolError:
         case inference_engine.DeadlineExceeded():
             return DeadlineExceeded("The request's deadline passed before it was answered.")
         case inference_engine.EngineStopped():
-            return Draining("The model is being unloaded.")
+            return Draining("The model is being unloaded or restarted.")
         case inference_engine.InvalidConfig():
             return InvalidRequest(str(error))
         case _:

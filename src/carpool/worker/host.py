@@ -11,7 +11,7 @@ from carpool.inference_engine import DeviceGate, InvalidConfig
 from carpool.telemetry import Registry
 from carpool.worker.config import WorkerConfig
 from carpool.worker.hosted import Emit, HostedModel
-from carpool.worker.protocol import Knobs, Load, Progress, Weigh
+from carpool.worker.protocol import EngineStatus, Knobs, Load, Progress, Weigh
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +50,17 @@ class ModelHost:
         self._loader = loader
         self._models: dict[str, HostedModel] = {}
         self._loading: set[str] = set()
+        self._closing: dict[str, HostedModel] = {}
 
     @property
-    def steps(self) -> int:
-        """Batches and steps that the models here have finished."""
-        return sum(model.steps for model in self._models.values())
+    def engines(self) -> dict[str, EngineStatus]:
+        """How the models here do, those that finish their last requests included."""
+        return {
+            name: EngineStatus(
+                model.steps, model.has_work and not self.gate.is_behind_another(name), model.healthy
+            )
+            for name, model in (self._models | self._closing).items()
+        }
 
     def get(self, name: str) -> HostedModel:
         """The loaded model of this name. Raises `ModelNotFound`."""
@@ -87,9 +93,10 @@ class ModelHost:
 
     async def unload(self, name: str) -> None:
         """Refuse new requests for a model, finish the others and free it. Raises `ModelNotFound`."""
-        model = self.get(name)
+        model = self._closing[name] = self.get(name)
         del self._models[name]
         await model.close()
+        del self._closing[name]
 
     def tune(self, name: str, knobs: Knobs) -> None:
         """Change knobs of a model. Raises `ModelNotFound`, and `InvalidRequest` for a bad value."""

@@ -36,7 +36,17 @@ class HostedModel(ABC):
     @property
     @abstractmethod
     def steps(self) -> int:
-        """Batches or steps it has finished, failed ones included."""
+        """Batches or steps that the device has finished; failed ones do not count."""
+
+    @property
+    @abstractmethod
+    def has_work(self) -> bool:
+        """Whether a batch or step is due or running, also one whose requests have all ended meanwhile."""
+
+    @property
+    @abstractmethod
+    def healthy(self) -> bool:
+        """Whether it can compute at all; otherwise its process must be replaced."""
 
     @property
     @abstractmethod

@@ -64,6 +64,16 @@ class LanguageModel(GeneratingModel):
         return self._engine.steps
 
     @property
+    def has_work(self) -> bool:
+        """See `HostedModel`."""
+        return self._engine.has_work
+
+    @property
+    def healthy(self) -> bool:
+        """See `HostedModel`."""
+        return self._engine.healthy
+
+    @property
     def knobs(self) -> Knobs:
         """See `HostedModel`."""
         config = self._engine.config

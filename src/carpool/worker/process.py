@@ -94,7 +94,12 @@ async def end(life: Life) -> str:
     """Close the worker's socket and wait until it is gone, by force if it takes too long."""
     life.writer.close()
     try:
-        return await asyncio.wait_for(life.wait(), EXIT_TIMEOUT_S)
+        async with asyncio.timeout(EXIT_TIMEOUT_S):  # `wait_for` may swallow a cancellation
+            return await life.wait()
     except TimeoutError:
         life.kill()
         return await life.wait()
+    except asyncio.CancelledError:
+        life.kill()
+        await life.wait()
+        raise

@@ -288,10 +288,22 @@ class Error(msgspec.Struct, tag="error", frozen=True):
     retry_after_s: float | None = None
 
 
-class Stats(msgspec.Struct, tag="stats", frozen=True):
-    """The worker's heartbeat and metrics. `steps` counts the turns on the device, so a stuck engine shows."""
+class EngineStatus(msgspec.Struct, array_like=True, frozen=True):
+    """How the engine of one model does; see `watchdog`."""
 
     steps: int
+    """Steps or batches that the device has finished; failed ones do not count."""
+    owes_step: bool
+    """Whether one is due or running; not while the model's turn is behind another model's."""
+    healthy: bool
+    """Whether it can compute at all."""
+
+
+class Stats(msgspec.Struct, tag="stats", frozen=True):
+    """The worker's heartbeat and metrics. An engine that is stuck shows in `engines`."""
+
+    engines: dict[str, EngineStatus]
+    """Of each loaded model."""
     metrics: list[Metric]
 
 

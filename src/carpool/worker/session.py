@@ -176,5 +176,5 @@ class Session:
 
     async def _send_stats(self) -> None:
         while True:
-            self._writer.write(protocol.Stats(self._host.steps, self._host.registry.snapshot()))
+            self._writer.write(protocol.Stats(self._host.engines, self._host.registry.snapshot()))
             await asyncio.sleep(HEARTBEAT_S)

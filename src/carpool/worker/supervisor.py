@@ -42,6 +42,9 @@ class Supervisor:
                 how = await self._one_life()
             except OSError as error:
                 how = f"no process: {error}"
+            except Exception as error:  # a fault of ours in one life must not be the end of all of them
+                _log.exception("a fault ends this life of the worker")
+                how = f"a fault of the gateway: {error!r}"
             if self._failures >= self.config.restart_attempts:
                 _log.error("the worker ended (%s) and is given up", how)
                 return how

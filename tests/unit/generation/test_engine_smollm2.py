@@ -12,6 +12,7 @@ from carpool.generation import GenerationConfig
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder
 from tests.unit.generation.passengers import trip
+from tests.unit.process_usage import resident_bytes
 
 pytestmark = pytest.mark.model
 
@@ -78,7 +79,8 @@ async def test_chaos_on_the_real_model_ends_every_request_exactly_once(u8_decode
     """2,000 requests of random lengths, up to a third of them cancelled between two steps."""
     total = min(2000, int(os.environ["CARPOOL_CHAOS_REQUESTS"]))
     dice = random.Random(6)
-    held = []
+    held: list[int] = []
+    resident: list[int] = []
     async with trip(u8_decoder, GenerationConfig(max_num_batched_tokens=160)) as journey:
         for begin in range(0, total, 100):
             together = range(begin, begin + 100)
@@ -96,4 +98,6 @@ async def test_chaos_on_the_real_model_ends_every_request_exactly_once(u8_decode
             journey.receiver.calls.clear()
             gc.collect()
             held.append(len(gc.get_objects()))
+            resident.append(resident_bytes())
     assert held[-1] < 1.02 * held[len(held) // 4], held
+    assert resident[-1] < 1.1 * resident[len(resident) // 4], resident

@@ -65,6 +65,42 @@ def test_a_long_prompt_leaves_a_quarter_to_those_behind_it(make_ride: MakeRide) 
     assert rows(ride.step()) == {1: 28, 2: 1}
 
 
+def test_what_those_behind_have_no_use_for_is_not_left_to_them(make_ride: MakeRide) -> None:
+    choices = make_ride(max_num_batched_tokens=32)
+    choices.add(1, prompt(100), 2, n=4)
+    assert rows(choices.step()) == {1: 32}  # the others wait for the same blocks
+    choices.run()
+    assert sum(len(batch.token_ids) for batch in choices.decoder.batches) == 96 + 4 * 4 + 4
+
+    beginning = prompt(96)
+    together = make_ride(max_num_batched_tokens=32)
+    for request_id in range(3):
+        together.add(request_id, [*beginning, request_id, 0], 2)
+    assert rows(together.step()) == {0: 32}
+    together.run()
+
+    crowded = make_ride(max_num_batched_tokens=32, num_blocks=30)
+    crowded.add(1, prompt(100), 2)
+    crowded.add(2, prompt(100, salt=1), 2)  # no memory for it yet
+    assert rows(crowded.step()) == {1: 32}
+    crowded.run()
+    for request_id in (1, 2):
+        assert crowded.text(request_id) == alone(prompt(100, salt=request_id - 1), 2)
+
+
+def test_the_rest_goes_to_the_oldest_prompt_that_can_use_it(make_ride: MakeRide) -> None:
+    ride = make_ride(num_blocks=128, max_num_batched_tokens=128)
+    ride.add(1, prompt(9), 2)
+    ride.add(2, prompt(100, salt=1), 2)
+    ride.add(3, prompt(100, salt=2), 2)
+    ride.add(4, prompt(100, salt=2), 2)
+    # Of 119 the second takes 88, of 31 the third 24; the fourth waits for the third's blocks, so 7 are left.
+    assert rows(ride.step()) == {1: 9, 2: 88 + 4, 3: 24}
+    ride.run()
+    for request_id, salt in enumerate([1, 2, 2], start=2):
+        assert ride.text(request_id) == alone(prompt(100, salt=salt), 2)
+
+
 def test_the_oldest_prompt_goes_on_however_small_the_budget_that_is_left(make_ride: MakeRide) -> None:
     ride = make_ride(max_num_seqs=4, max_num_batched_tokens=20, block_size=16)
     ride.add(1, prompt(3), 30)
@@ -323,3 +359,8 @@ class RandomRide(RuleBasedStateMachine):
 
 RandomRide.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 test_random_rides = RandomRide.TestCase
+
+
+def test_a_sequence_keeps_its_history_from_row_to_row(make_ride: MakeRide) -> None:
+    [seq] = make_ride().add(1, prompt(6), 5)
+    assert seq.sample(0).history is seq.sample(3).history is not None

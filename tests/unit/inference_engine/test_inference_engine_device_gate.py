@@ -50,6 +50,19 @@ async def test_fifo_goes_by_who_asked_first() -> None:
     assert device.order == list("abcd")
 
 
+async def test_who_waits_behind_whom() -> None:
+    gate = DeviceGate()
+    first = gate.turn("a")
+    async with first:
+        others = [asyncio.create_task(gate.turn(owner).__aenter__()) for owner in "ab"]
+        await asyncio.sleep(0)
+        assert [gate.is_behind_another(owner) for owner in "abc"] == [False, True, False]
+    for other in others:
+        turn = await other
+        await turn.__aexit__(None, None, None)
+    assert not gate.is_behind_another("b")
+
+
 async def test_priority_goes_first() -> None:
     device = Device("priority")
     lanes = [Priority.IDLE, Priority.BULK, Priority.INTERACTIVE, Priority.REALTIME, Priority.BULK]

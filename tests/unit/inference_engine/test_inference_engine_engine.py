@@ -5,6 +5,7 @@ import gc
 import threading
 import time
 import weakref
+from typing import Any
 
 import pytest
 
@@ -89,6 +90,36 @@ async def test_a_deadline_holds_while_the_model_runs() -> None:
         with pytest.raises(DeadlineExceeded):
             await running
         model.let_go.release()
+
+
+async def test_what_runs_is_work_until_it_is_done() -> None:
+    model = Held()
+    async with InferenceEngine(model) as engine:
+        assert not engine.has_work
+        future = engine.enqueue(0)
+        assert engine.has_work
+        await model.until_entered()
+        future.cancel()
+        await asyncio.sleep(0)
+        assert engine.has_work
+        model.let_go.release()
+        while engine.has_work:  # noqa: ASYNC110  # a result that nobody waits for has no event
+            await asyncio.sleep(0)
+
+
+async def test_an_engine_that_fails_itself_says_so_and_is_not_healthy() -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    engine = InferenceEngine[int, int](lambda items: items)
+    engine.start()
+    assert engine.healthy
+    engine.queue.take = lambda max_items: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(EngineStopped):
+        await engine.submit(1)
+    assert not engine.healthy
+    assert [type(context["exception"]) for context in reported] == [ZeroDivisionError]
+    with pytest.raises(ZeroDivisionError):
+        await engine.stop()
 
 
 async def test_leaving_drains() -> None:

@@ -53,9 +53,10 @@ def _open_event() -> asyncio.Event:
 
 
 class Tuned(HostedModel):
-    """Has knobs that change nothing."""
+    """Has knobs that change nothing. While `going` is not set it makes no step."""
 
     steps: int = 0
+    healthy: bool = True
     knobs: Knobs = Knobs(4, 0.0, 1.0)
 
     def tune(self, knobs: Knobs) -> None:
@@ -67,7 +68,7 @@ class Tuned(HostedModel):
 class EchoModel(Tuned, GeneratingModel):
     """Says the prompt, one token a step for every choice; all running choices share the steps.
 
-    While `going` is not set it makes no step, while `admitting` is not set it accepts nothing.
+    While `admitting` is not set it accepts nothing.
     """
 
     def __init__(self, name: str, surroundings: Surroundings) -> None:
@@ -87,6 +88,10 @@ class EchoModel(Tuned, GeneratingModel):
         self._emit = surroundings.emit
         self._work = asyncio.Event()
         self._loop = asyncio.create_task(self._run())
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
 
     async def generate(self, request: Generate, accept: Callable[[int], None]) -> None:
         ids: list[int] = await asyncio.to_thread(self.tokenizer.encode, request.prompt or "")
@@ -132,25 +137,33 @@ class EchoModel(Tuned, GeneratingModel):
 
 
 class EchoEncoder(Tuned, EmbeddingModel, ScoringModel):
-    """A text's vector is its number of bytes and its first byte; a score is the number of shared letters.
-
-    While `going` is not set it answers nothing.
-    """
+    """A text's vector is its number of bytes and its first byte; a score is the number of shared letters."""
 
     def __init__(self) -> None:
         self.description = Description(task="embed", context_length=64, details={}, dimensions=2)
         self.going = _open_event()
+        self._waiting = 0
+
+    @property
+    def has_work(self) -> bool:
+        return self._waiting > 0
+
+    async def _step(self) -> None:
+        self._waiting += 1
+        try:
+            await self.going.wait()
+            self.steps += 1
+        finally:
+            self._waiting -= 1
 
     async def embed(self, request: Embed) -> Result:
-        await self.going.wait()
-        self.steps += 1
+        await self._step()
         data = [bytes(item) if isinstance(item, list) else item.encode() for item in request.inputs]
         vectors = np.array([[len(item), item[0]] for item in data], "<f4")
         return Result(request.id, 2, memoryview(vectors.tobytes()), [len(item) for item in data])
 
     async def score(self, request: Score) -> Scores:
-        await self.going.wait()
-        self.steps += 1
+        await self._step()
         shared = [len(set(request.query) & set(document)) for document in request.documents]
         tokens = len(request.query) + sum(map(len, request.documents))
         return Scores(request.id, memoryview(np.array(shared, "<f4").tobytes()), tokens)
@@ -221,6 +234,11 @@ class LocalLife:
         await asyncio.wait({self._task})
         self._worker_writer.close()
         return "ended"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self._task.done()
 
     def send_garbage(self) -> None:
         self._worker_writer.write(b"\0\0\0\0")

@@ -1,13 +1,14 @@
 """Workers that die, do not start, or are stopped while they work; on a real session over a socket pair."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carpool.errors import Draining, ModelFailed, ModelLoading, WorkerDied
+from carpool.errors import Draining, InvalidRequest, ModelFailed, ModelLoading, WorkerDied
 from carpool.worker import protocol
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import WorkerConfig
@@ -97,7 +98,68 @@ async def test_a_worker_that_takes_no_step_while_requests_wait_is_restarted(
         assert stuck.killed
         await settled(client)
         assert await read_all(await client.generate(request("again"))) == ["again"]
-    assert "taken no step for 60 s" in caplog.text
+    assert "echo has taken no step for 60 s" in caplog.text
+
+
+@pytest.mark.usefixtures("quick_watchdog")
+async def test_traffic_does_not_hide_an_engine_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    async with started(step_timeout_s=60.0) as (client, lives):
+        stuck = lives.last
+        stuck.chat.going.clear()
+        hanging = await client.generate(request("hello"))
+        with contextlib.suppress(WorkerDied, ModelLoading):
+            while not stuck.killed:
+                await client.embed(protocol.Embed(0, "embed", ["abc"]))
+                with pytest.raises(InvalidRequest):
+                    await client.generate(request("x" * 1000))
+                await (await client.generate(request("left at once"))).aclose()
+        with pytest.raises(WorkerDied):
+            await read_all(hanging)
+    assert "echo has taken no step for 60 s" in caplog.text
+
+
+@pytest.mark.usefixtures("quick_watchdog")
+async def test_a_worker_with_a_broken_engine_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
+    async with started() as (client, lives):
+        broken = lives.last
+        broken.chat.going.clear()
+        running = await client.generate(request("hello"))
+        broken.chat.healthy = False
+        with pytest.raises(WorkerDied) as ended:
+            await read_all(running)
+        assert ended.value.retryable
+        assert broken.killed
+        await settled(client)
+        assert await read_all(await client.generate(request("again"))) == ["again"]
+    assert "the engine of echo is broken" in caplog.text
+
+
+async def test_a_fault_of_the_gateway_ends_one_life_only(caplog: pytest.LogCaptureFixture) -> None:
+    async with started(CHAT) as (client, lives):
+        faulty = lives.last
+        faulty.chat.going.clear()
+        running = await client.generate(request("hello"))
+        [call_id] = faulty.session._open
+        faulty.session._writer.write(protocol.Step("echo", [protocol.StepEntry(call_id, 9, [1], None, None)]))
+        with pytest.raises(WorkerDied):
+            await read_all(running)
+        await settled(client)
+        assert await read_all(await client.generate(request("again"))) == ["again"]
+    assert "IndexError" in caplog.text
+
+
+async def test_faults_of_the_gateway_without_end_give_the_worker_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def spawn(config: WorkerConfig) -> Life:
+        raise ZeroDivisionError("a bug")
+
+    config = WorkerConfig(models=(CHAT,), restart_attempts=2, restart_backoff_s=0.0)
+    async with WorkerClient(config, spawn=spawn) as client:
+        async with asyncio.timeout(30):
+            assert "ZeroDivisionError('a bug')" in await client.gave_up()
+        assert client.resolve("echo").phase == "failed"
+    assert "Traceback" in caplog.text
 
 
 async def test_a_worker_that_never_comes_up_is_given_up() -> None:
@@ -170,6 +232,18 @@ async def test_a_stop_ends_what_does_not_finish_in_time() -> None:
         with pytest.raises(Draining):
             await reader
         assert client.open_requests == 0
+
+
+@pytest.mark.parametrize("turns", range(20))
+async def test_a_stop_in_the_moment_of_a_death(turns: int) -> None:
+    async with asyncio.timeout(30):
+        async with started(CHAT, restart_backoff_s=1.0) as (client, lives):
+            lives.loading.clear()  # a next life would wait for ever
+            lives.last.kill()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert client.open_requests == 0
+        assert all(life.ended for life in lives.all)
 
 
 async def test_a_stop_while_models_load() -> None:

@@ -50,6 +50,7 @@ async def test_a_model_is_loaded_and_unloaded_while_others_serve() -> None:
             client.load("echo")
         with pytest.raises(ModelUnloaded):
             await client.generate(request("hello"))
+        assert lives.last.host.engines["echo"].owes_step  # and is watched until then
         lives.last.chat.going.set()
         assert await reader == ["hello"]  # what ran was finished
         await settled(client)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.process import WorkerProcess
 from tests.unit.models.tiny_llama import TinyLlama
+from tests.unit.process_usage import cpu_s
 from tests.unit.worker.echo import read_all, settled
 
 CONTEXT = 4096
@@ -187,6 +189,18 @@ async def test_cancelling_frees_the_sequences_and_their_memory(llama: ModelConfi
             await generation.aclose()
         await metric(client, "carpool_sequences_running", 0)
         await metric(client, "carpool_kv_blocks_used", 0)
+
+
+async def test_an_idle_process_uses_hardly_any_cpu(llama: ModelConfig, minilm_path: Path) -> None:
+    async with started(llama, ModelConfig(reference=str(minilm_path), name="minilm")) as (client, processes):
+        await client.embed(protocol.Embed(0, "minilm", ["A cat."]))
+        for count in range(8):
+            await read_all(await client.generate(endless(f"stream {count}", max_tokens=20)))
+        await metric(client, "carpool_sequences_running", 0)
+        began, used_s = time.monotonic(), cpu_s(processes.all[0].pid)
+        await asyncio.sleep(3)  # what is measured: an interval with nothing to do but three heartbeats
+        share = (cpu_s(processes.all[0].pid) - used_s) / (time.monotonic() - began)
+        assert share < 0.05, share
 
 
 async def test_a_stopped_process_is_killed_and_replaced(

@@ -1,6 +1,13 @@
-"""What clients see when the worker is killed."""
+"""What clients see when the worker dies or is broken: an echoing one, in this process.
+
+`test_real_worker_death` kills a real process.
+"""
 
 import asyncio
+
+import msgspec
+import pytest
+from fastapi import FastAPI
 
 from carpool.cache.config import CacheConfig
 from carpool.cache.memory import MemoryStore
@@ -8,7 +15,7 @@ from carpool.cache.service import AnswerCache
 from carpool.gateway.app import create_app
 from carpool.gateway.config import GatewayConfig
 from carpool.telemetry import Registry
-from tests.unit.gateway.serving import RawCall, events
+from tests.unit.gateway.serving import RawCall, app_of, events
 from tests.unit.worker.echo import CHAT, idle, settled, started, until
 
 PATH = "/v1/completions"
@@ -52,3 +59,29 @@ async def test_50_streams_end_with_one_retryable_error_each_and_the_cache_answer
         assert served.status == 200
         await idle(client, lives)
         assert client.usage.open_in_all == 0
+
+
+async def readiness(app: FastAPI) -> tuple[int, str]:
+    call = RawCall(app, "/health/ready", b"", method="GET")
+    await call.task
+    return call.status, msgspec.json.decode(call.body)["status"]
+
+
+async def test_a_server_with_a_broken_engine_is_not_ready_until_it_has_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("carpool.worker.watchdog.TICK_S", 0.001)
+    monkeypatch.setattr("carpool.worker.session.HEARTBEAT_S", 0.001)
+    async with started(CHAT) as (client, lives):
+        app = app_of(client)
+        assert await readiness(app) == (200, "ready")
+        lives.loading.clear()
+        lives.last.chat.healthy = False
+        await until(lambda: client.resolve("echo").phase != "ready")
+        assert await readiness(app) == (503, "loading")
+        refused = RawCall(app, PATH, body("meanwhile"))
+        await refused.task
+        assert (refused.status, b'"worker_died"' in refused.body) == (503, True)
+        lives.loading.set()
+        await settled(client)
+        assert await readiness(app) == (200, "ready")
