@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 
+from carpool.cache.config import Mode
 from carpool.cache.entry import Entry
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
@@ -27,8 +28,8 @@ _MAX_REPEATS = 4096
 _LONG_BODY_BYTES = 1024
 """Shorter ones are remembered as they are: they are quicker compared than hashed."""
 
-_Key = tuple[str, str, bytes | str]
-"""Tenant, name of the key (whose settings are part of the query), and the body: its SHA-256 if it is long."""
+_Key = tuple[str, Mode | None, bool, bytes | str]
+"""All that leads to the query: tenant, what is set for the key, and the body: its SHA-256 if it is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ class Repeats:
 
 def _key(exchange: Exchange, body: bytes) -> _Key:
     told = body if len(body) < _LONG_BODY_BYTES else sha256(body).hexdigest()
-    return exchange.call.tenant, exchange.call.key, told
+    call = exchange.call  # not the key's name: whose settings it has may change while the server runs
+    return call.tenant, call.cache, call.per_user, told
 
 
 def _apart(reply: bytes, request_id: bytes) -> tuple[bytes, bytes, bytes]:

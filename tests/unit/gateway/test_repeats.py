@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from carpool.cache.selector import Selector
 from carpool.gateway.config import GatewayConfig, KeyConfig
+from carpool.gateway.key_file import KeyFile
 from carpool.gateway.repeats import Repeats
 from tests.unit.gateway.serving import CHAT_PATH, Service, chat
 
@@ -131,6 +133,25 @@ async def test_each_key_has_its_own(short: list[bool]) -> None:
     assert (await post(service, chat("hello"), authorization="Bearer none")).headers[PREFIX] == "bypass"
     assert (await post(service, chat("hello"), authorization="Bearer metrics")).status_code == 403
     assert (await post(service, chat("hello"), authorization="Bearer stranger")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [({"cache": "off"}, "bypass"), ({"cache": "opt-in"}, "bypass"), ({"cache_scope": "user"}, "bypass")],
+)
+async def test_a_key_whose_settings_change(
+    short: list[bool], tmp_path: Path, fields: dict[str, Any], outcome: str
+) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    file.add(keyed("red"))
+    service = Service(GatewayConfig(keys_file=file.path), cached=True)
+    for _ in range(3):
+        reply = await post(service, chat("hello"), authorization="Bearer red")
+    assert (reply.headers[PREFIX], short[-1]) == ("exact", True)
+    file.remove("red")
+    file.add(keyed("red", **fields))
+    reply = await post(service, chat("hello"), authorization="Bearer red")
+    assert (reply.headers[PREFIX], short[-1]) == (outcome, False)
 
 
 async def test_bounds_hold_as_ever(short: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
