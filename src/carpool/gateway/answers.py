@@ -10,6 +10,7 @@ from carpool.cache.in_flight import LeaderLost
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
 from carpool.cache.service import AnswerCache
+from carpool.gateway.prompt_lengths import PromptLengths
 from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
 from carpool.worker.client import WorkerClient
 from carpool.worker.protocol import Generate
@@ -39,6 +40,7 @@ class Answers:
         self._client = client
         self._cache = cache
         self._longest_s = longest_s
+        self._lengths = PromptLengths(client)
 
     async def open(self, question: Question, whole: bool) -> tuple[Lookup, Reply]:
         """The reply to a question, when it is certain to begin, with what the cache had.
@@ -58,7 +60,10 @@ class Answers:
                 before_work=partial(self._client.check_room, generate.model, generate.n),
             )
             if lookup.answer is not None:
-                return lookup, StoredReply(lookup.answer)
+                length = None  # an exact hit's own is the stored one
+                if lookup.outcome == "semantic":
+                    length = await self._lengths.of(generate, question.query)
+                return lookup, StoredReply(lookup.answer, length)
             if lookup.flight is None:
                 return lookup, await self._lead(question, lookup)
             try:

@@ -61,9 +61,12 @@ _REPLAYED_PER_TURN = 64
 class StoredReply:
     """A complete answer, replayed."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, prompt_tokens: int | None = None) -> None:
+        """`prompt_tokens`: of the request's own prompt; None: it is the one that was answered."""
         self._answer = answer
-        self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
+        self.tokens = Tokens(
+            answer.prompt_tokens if prompt_tokens is None else prompt_tokens, answer.completion_tokens
+        )
 
     async def deliver(self, take: Take) -> None:
         """See `Reply`."""

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
+from carpool.cache.config import CacheConfig
+from carpool.cache.memory import MemoryStore
+from carpool.cache.service import AnswerCache
 from carpool.errors import WorkerDied
+from carpool.telemetry import Registry
+from tests.unit.cache.bag_of_words import BagOfWords
 from tests.unit.gateway.serving import CHAT_PATH, RawCall, Service, chat, events
 from tests.unit.worker.echo import until
 
@@ -57,6 +62,55 @@ async def test_an_exact_hit_whole_and_streamed() -> None:
         "prompt_tokens_details": {"cached_tokens": 0},
     }
     assert len(service.client.generates) == 1
+
+
+STORED = "How can I learn to play the guitar at home?"
+SAME = "how can I learn to play the guitar at home"
+
+
+def semantic_service() -> Service:
+    config = CacheConfig(store="memory", policy="threshold", lookup_budget_ms=10_000)
+    return Service(
+        cache=AnswerCache(config, embed=BagOfWords(), store=MemoryStore(), registry=Registry()),
+    )
+
+
+async def test_a_hit_by_meaning_whole_and_streamed() -> None:
+    service = semantic_service()
+    assert service.cache is not None
+    outcome, first = await ask(service, chat(STORED))
+    await service.cache.flush()
+    usage = {
+        "prompt_tokens": len(SAME),
+        "completion_tokens": len(STORED),
+        "total_tokens": len(SAME) + len(STORED),
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+    outcome, whole = await ask(service, chat(SAME))
+    assert (outcome, text_of(whole), whole.json()["usage"]) == ("semantic", STORED, usage)
+    outcome, streamed = await ask(service, chat(SAME, stream=True, stream_options={"include_usage": True}))
+    assert (outcome, text_of(streamed)) == ("semantic", STORED)
+    for reply in (whole, streamed):
+        assert reply.headers[f"{PREFIX}-match"] == first.headers["x-request-id"]
+        assert reply.headers[f"{PREFIX}-similarity"] == "1.0000"
+    *parts, told, done = events(streamed.text)
+    assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert [part["choices"][0]["finish_reason"] for part in parts] == [None] * (len(parts) - 1) + ["stop"]
+    assert (told["choices"], told["usage"], done) == ([], usage, "[DONE]")
+    assert len(service.client.generates) == 1
+    tokens = service.registry.counter("carpool_tokens_total", "").series
+    by_meaning = [series.value for labels, series in tokens.items() if ("cache", "semantic") in labels]
+    assert sorted(by_meaning) == [2 * len(SAME), 2 * len(STORED)]
+
+
+async def test_a_hit_by_meaning_while_the_model_is_down_tells_the_stored_prompts_length() -> None:
+    service = semantic_service()
+    assert service.cache is not None
+    await ask(service, chat(STORED))
+    await service.cache.flush()
+    service.client.set_state("parrot", phase="restarting", percent=0.0)
+    outcome, reply = await ask(service, chat(SAME))
+    assert (outcome, reply.json()["usage"]["prompt_tokens"]) == ("semantic", len(STORED))
 
 
 async def test_a_long_stored_answer_is_replayed_whole() -> None:

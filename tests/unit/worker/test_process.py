@@ -112,6 +112,7 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: Mod
         chat = protocol.Generate(0, "llama", messages=messages, max_tokens=3, ignore_eos=True)
         generation = await client.generate(chat)
         assert generation.prompt_tokens == len("User: Hi\n\nAssistant:")
+        assert await client.count_tokens(chat) == generation.prompt_tokens
         await read_all(generation)
         assert client.open_requests == 0
 
