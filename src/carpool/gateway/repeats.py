@@ -108,7 +108,7 @@ class Repeats:
             state = self._services.client.resolve(repeat.state.name)
         except ModelNotFound:
             return False
-        return (state.reference, state.cache) == (repeat.state.reference, repeat.state.cache)
+        return (state.revision, state.cache) == (repeat.state.revision, repeat.state.cache)
 
 
 def _key(exchange: Exchange, body: bytes) -> _Key:

@@ -38,7 +38,7 @@ class WorkerClient:
         self.usage = ModelUsage()
         """Who uses which model."""
         self._config = config
-        self._states = ModelStates(config.models)
+        self._states = ModelStates(config.models, config.model_dir)
         limits = {model.name: model.max_concurrent_requests for model in config.models}
         self._places = Places(config.max_requests_per_model, limits)
         self._ids = itertools.count(1)

@@ -24,6 +24,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: str | None = None
     dimensions: int | None = None
     memory_bytes: int = 0
+    revision: str | None = None
     tool_form: str | None = None
 
 

@@ -1,8 +1,8 @@
 """What the gateway and a worker process say to each other: one tagged msgspec struct per frame (`framing`).
 
 Every message with an `id` but `Cancel` is a call, and every call has exactly one end: `Weighed`, `Loaded`,
-`Done`, `Counted`, `Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the
-`n` choices.
+`Done`, `Counted`, `Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for
+each of the `n` choices.
 
     gateway → worker   Weigh  Load  Unload  Set  Tune  Generate  Count  Embed  Score  Cancel
     worker → gateway   Hello  Progress  Weighed  Loaded  Done  Accepted  Step  Counted  Result  Scores
@@ -229,6 +229,8 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True):
     dimensions: int | None = None
     memory_bytes: int = 0
     """As `Weighed` tells it."""
+    revision: str | None = None
+    """What its files were: see `models.revision`."""
     knobs: Knobs = Knobs()
     """In force."""
     tool_form: str | None = None

@@ -193,6 +193,7 @@ class Session:
             about.tokenizer,
             about.dimensions,
             about.memory_bytes,
+            about.revision,
             model.knobs,
             about.tool_form,
         )

@@ -174,6 +174,19 @@ async def test_hits_are_served_while_the_model_is_down() -> None:
         assert (await http.post(CHAT_PATH, json=chat("else"))).status_code == 503
 
 
+async def test_answers_are_of_one_revision_of_a_model() -> None:
+    service = semantic_service()
+    assert service.cache is not None
+    await ask(service, chat(STORED))
+    await service.cache.flush()
+    service.client.set_state("parrot", revision="files:2")
+    assert [(await ask(service, chat(text)))[0] for text in (SAME, STORED)] == ["miss", "miss"]
+    service.client.set_state("parrot", revision=None)  # it is being fetched
+    assert (await ask(service, chat(STORED)))[0] == "bypass"
+    service.client.set_state("parrot", revision="pypi:parrot==1")
+    assert (await ask(service, chat(STORED)))[0] == "exact"
+
+
 async def test_identical_requests_share_one_run() -> None:
     service = Service(cached=True)
     service.client.going.clear()

@@ -101,7 +101,7 @@ async def test_a_model_that_is_another_one_by_now(short: list[bool]) -> None:
     for _ in range(2):
         await post(service, chat("hello"))
     assert short.pop()
-    service.client.set_state("parrot", reference="pypi:parrot==2")
+    service.client.set_state("parrot", revision="pypi:parrot==2")
     assert (await post(service, chat("hello"))).headers[PREFIX] == "miss"
 
 

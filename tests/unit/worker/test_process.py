@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -96,6 +97,21 @@ async def test_a_process_serves_and_ends_with_its_client(llama: ModelConfig) -> 
         assert client.resolve("llama").details["chat_template"] == "fallback"
     [process] = processes.all
     assert await process.wait() == "exit status 0"
+
+
+async def test_the_worker_tells_which_files_it_has_loaded(tmp_path: Path, llama: ModelConfig) -> None:
+    path = Path(shutil.copy(llama.reference, tmp_path))
+    async with started(replace(llama, reference=str(path))) as (client, _):
+        first = client.models["llama"].revision
+        assert first == WorkerClient(client.config).models["llama"].revision  # as any start tells it
+        os.utime(path, ns=(0, 0))  # as if it were another file
+        client.unload("llama")
+        await settled(client)
+        assert client.models["llama"].revision == first
+        client.load("llama")
+        await settled(client)
+        assert client.models["llama"].phase == "ready"
+        assert client.models["llama"].revision not in (None, first)
 
 
 async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: ModelConfig) -> None:
