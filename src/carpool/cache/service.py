@@ -50,6 +50,7 @@ class AnswerCache:
         config: CacheConfig,
         *,
         embed: Embed,
+        embedder_id: str = "",
         store: Store,
         registry: Registry,
         verdicts: Path | None = None,
@@ -57,12 +58,13 @@ class AnswerCache:
         calibration: Calibration | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`verdicts`: the file that keeps what audits found; None keeps it in memory.
+        """`embedder_id` names the embedder that verdicts are on, and its revision.
 
-        `calibration`: in place of the configured one.
+        `verdicts`: the file that keeps what audits found; None keeps it in memory. `calibration`: in place of
+        the configured one.
         """
         self.config = config
-        self.verification = Verification.of(config, registry, verdicts, judge, calibration)
+        self.verification = Verification.of(config, registry, verdicts, judge, embedder_id, calibration)
         self._clock = clock
         self.keeper = Keeper(config, store, registry, clock)
         self._catalogue = self.keeper.catalogue
@@ -91,6 +93,7 @@ class AnswerCache:
         return cls(
             config,
             embed=embed,
+            embedder_id=embedder_id,
             store=store,
             registry=registry,
             verdicts=data_dir / "cache-verdicts.jsonl",

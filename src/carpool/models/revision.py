@@ -1,4 +1,4 @@
-"""Which model a reference stands for now: files behind one reference may change from one start to the next."""
+"""Which model a reference stands for now: what is behind it may change between two starts."""
 
 import hashlib
 import re
