@@ -37,7 +37,8 @@ class Verification:
     ) -> Self:
         """What the settings ask for, with the given calibration in place of the configured one.
 
-        Former verdicts count if they are on cosines of the embedder that `embedder_id` names. Raises `StartError` if `config.calibration` is no calibration.
+        Former verdicts count if they are on cosines of the embedder that `embedder_id` names. Raises
+        `StartError` if `config.calibration` is no calibration.
         """
         if config.policy == "threshold":
             return cls(ThresholdPolicy(config.threshold))
