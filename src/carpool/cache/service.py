@@ -206,6 +206,7 @@ class AnswerCache:
             except LeaderLost as lost:
                 after = lost
                 continue
+            self._semantic.offer(query, follower.choice)
             if hit is not None:
                 return self._hit("semantic", hit)
             return Lookup("joined", flight=follower, match=follower.request_id)
@@ -232,12 +233,14 @@ class AnswerCache:
         if query.turn is not None and not query.no_cache and self._catalogue.searchable(query.partition):
             embedding = self._semantic.embed(query.tenant, query.turn)
             try:
-                found = await self._semantic.search(query, embedding)
+                choice = await self._semantic.search(query, embedding)
             except BaseException:
                 leader.abandon()
                 raise
-            if found is not None:
-                hit = self._use(*found)
+            self._semantic.offer(query, choice)
+            leader.judged(choice)
+            if choice is not None and choice.accepted:
+                hit = self._use(choice.entry, choice.cosine)
                 leader.found(hit)
                 return self._hit("semantic", hit)
         leader.start()
