@@ -75,7 +75,7 @@ async def test_metrics_count_it_like_any_hit(short: list[bool]) -> None:
     assert count("carpool_cache_lookups_total") == {"miss": 1, "exact": 4}
     assert count("carpool_answers_total") == {"miss": 1, "exact": 4}
     assert service.cache is not None
-    (key,) = service.cache.keeper.held()
+    (key,) = service.cache.keeper.catalogue.keys()
     kept = service.cache.keeper.catalogue.kept(key)
     assert kept is not None
     assert kept.hits == 4
@@ -89,6 +89,31 @@ async def test_what_is_no_longer_in_the_cache_is_no_repeat(short: list[bool]) ->
     await service.cache.invalidate(Selector())
     assert (await post(service, chat("hello"))).headers[PREFIX] == "miss"
     assert short == [False, False, True, False]
+
+
+async def test_what_is_dropped_from_the_cache_is_forgotten_at_once(
+    short: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Repeats] = []
+    remember = Repeats.remember
+
+    def recorded(self: Repeats, *args: Any) -> None:
+        made.append(self)
+        remember(self, *args)
+
+    monkeypatch.setattr(Repeats, "remember", recorded)
+    service = Service(cached=True)
+    assert service.cache is not None
+    for text in ("hello", "hello", "hello", "there", "there"):
+        await post(service, chat(text))
+    assert short.count(True) == 1
+    repeats = made[0]
+    assert len(repeats) == 2
+    await service.cache.flush()
+    await service.cache.invalidate(Selector())
+    assert len(repeats) == 0
+    await post(service, chat("hello"))
+    assert not short[-1]
 
 
 async def test_a_model_that_is_another_one_by_now(short: list[bool]) -> None:
@@ -154,12 +179,11 @@ async def test_a_key_whose_settings_change(
     assert (reply.headers[PREFIX], short[-1]) == (outcome, False)
 
 
-async def test_bounds_hold_as_ever(short: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service(cached=True)
+async def test_bounds_hold_as_ever(short: list[bool]) -> None:
+    service = Service(cached=True, max_bytes=16 * 8000)  # two replies
     body = chat("hello")
     for _ in range(3):
         await post(service, body)
-    monkeypatch.setattr("carpool.gateway.repeats._MAX_REPEATS", 2)
     for text in ("one", "two", "three"):
         for _ in range(2):
             await post(service, chat(text))
