@@ -49,8 +49,8 @@ class CacheConfig:
     """Age at which an answer is dropped, in seconds, however often it was used."""
     max_entries: int = 100_000
     max_bytes: int = 512 * 2**20
-    """Bound on all entries in memory, vectors included. Besides, ready replies of frequent ones take at most a
-    sixteenth of it, for chat completions and again for completions."""
+    """Bound on all entries in memory, vectors included. Besides, ready replies of frequent ones take at most
+    a sixteenth of it, for chat completions and again for completions."""
     max_turn_chars: int = 400
     """Longer questions are answered by exact repetition only."""
     lookup_budget_ms: float = 50.0
