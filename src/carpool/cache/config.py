@@ -29,7 +29,8 @@ class CacheConfig:
     """`verified`: a stored question serves a new one if the calibrated probability of the same answer is at
     the level that keeps wrong hits within `max_wrong`. `threshold`: if their cosine is above `threshold`."""
     max_wrong: float = 0.03
-    """Bound on wrong hits / hits by meaning. Exact repeats are no such hits."""
+    """Bound on wrong hits / hits by meaning; until verdicts prove or refute it here, a target that was kept
+    on the calibration's data. Exact repeats are no such hits."""
     threshold: float = 0.8
     """Cosine of the policy `threshold`; also of what differs between two prompts of one template."""
     calibration: Path | None = None

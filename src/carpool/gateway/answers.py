@@ -11,7 +11,8 @@ from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
 from carpool.cache.service import AnswerCache
 from carpool.gateway.prompt_lengths import PromptLengths
-from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
+from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, StoredReply
+from carpool.gateway.shared_reply import SharedReply
 from carpool.worker.client import WorkerClient
 from carpool.worker.protocol import Generate
 
@@ -45,12 +46,19 @@ class Answers:
     async def open(self, question: Question, whole: bool) -> tuple[Lookup, Reply]:
         """The reply to a question, when it is certain to begin, with what the cache had.
 
-        `whole`: the text is wanted all at once, so a shared answer is waited for, and asked for again if it
-        fails half-way. Raises the `CarpoolError` that refuses the request. The caller closes the reply.
+        `whole`: the text is wanted all at once, so a shared answer is waited for. One that fails half-way is
+        asked for again. Raises the `CarpoolError` that refuses the request. The caller closes the reply.
         """
+        return await self._open(question, whole, None)
+
+    async def _open(self, question: Question, whole: bool, lost: LeaderLost | None) -> tuple[Lookup, Reply]:
+        """`lost`: what ended the flight that the request followed before."""
         if self._cache is None or question.query is None:
             return _BYPASS, await self._generate(question)
-        lost: LeaderLost | None = None
+
+        async def ask_again(lost: LeaderLost) -> Reply:
+            return (await self._open(question, whole, lost))[1]
+
         (generate,) = question.generates  # those with a query have one
         while True:
             lookup = await self._cache.lookup(
@@ -67,7 +75,7 @@ class Answers:
             if lookup.flight is None:
                 return lookup, await self._lead(question, lookup)
             try:
-                return lookup, await SharedReply.open(lookup.flight, whole)
+                return lookup, await SharedReply.open(lookup.flight, whole, ask_again)
             except LeaderLost as error:
                 lost = error
 

@@ -1,16 +1,22 @@
 """Answers from the cache: headers, replay, shared flights, and what the request may ask for."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from carpool.cache.config import CacheConfig
+from carpool.cache.in_flight import MAX_FAILURES
 from carpool.cache.memory import MemoryStore
 from carpool.cache.service import AnswerCache
 from carpool.errors import WorkerDied
 from carpool.telemetry import Registry
+from carpool.worker.generation import Generation
+from carpool.worker.protocol import Generate
 from tests.unit.cache.bag_of_words import BagOfWords
+from tests.unit.gateway.local_client import LocalClient
 from tests.unit.gateway.serving import CHAT_PATH, RawCall, Service, chat, events
 from tests.unit.worker.echo import until
 
@@ -246,19 +252,63 @@ async def test_a_leader_that_goes_on_stops_when_the_last_follower_leaves() -> No
     assert service.client.cancelled
 
 
-async def test_a_leader_that_fails_leaves_followers_to_ask_again_or_tells_them() -> None:
+class FailingOnce(LocalClient):
+    """Its first generation fails half-way; the others say `later`, if that is set."""
+
+    later: str | None = None
+
+    async def generate(self, request: Generate, *, stop: Sequence[str] = ()) -> Generation:
+        self.failure = None if self.generates else WorkerDied("The worker ended.")
+        if self.generates and self.later is not None:
+            messages = [{"role": "user", "content": self.later}]
+            request = msgspec.structs.replace(request, messages=messages)
+        return await super().generate(request, stop=stop)
+
+
+@pytest.mark.parametrize(
+    ("later", "text"),
+    [(None, "hello"), ("help yourself", "help yourself"), ("something else", None), ("h", None)],
+)
+async def test_a_follower_goes_on_for_a_leader_that_fails(later: str | None, text: str | None) -> None:
+    client = FailingOnce()
+    client.later = later
+    service = Service(cached=True, client=client)
+    client.going.clear()
+    body = BODY.replace(b'"stream"', b'"stream_options":{"include_usage":true},"stream"')
+    leader = RawCall(service.app, CHAT_PATH, body)
+    await leader.received(b"assistant")
+    streamed = [RawCall(service.app, CHAT_PATH, body) for _ in range(3)]
+    whole = asyncio.create_task(ask(service, chat("hello")))
+    await until(lambda: joined(service) == 4)
+    client.going.set()
+    await leader.received(b"worker_died")
+    assert text_of((await whole)[1]) == (later or "hello")
+    for follower in streamed:
+        await follower.received(b"error" if text is None else b"[DONE]")
+        assert (b"[DONE]" in follower.body) is (text is not None)
+        if text is None:
+            assert b"goes on otherwise" in follower.body
+            continue
+        *parts, told, _ = events(follower.body.decode())
+        assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == text
+        assert told["usage"]["completion_tokens"] == len(text)
+    assert len(client.generates) == 2
+    await until(lambda: not client.running)
+
+
+async def test_a_request_that_fails_every_time_is_not_tried_for_ever() -> None:
     service = Service(cached=True)
     service.client.going.clear()
     service.client.failure = WorkerDied("The worker ended.")
     leader = RawCall(service.app, CHAT_PATH, BODY)
     await leader.received(b"assistant")
-    whole = asyncio.create_task(ask(service, chat("hello")))
+    whole = RawCall(service.app, CHAT_PATH, BODY.replace(b"true", b"false")).task
     streamed = RawCall(service.app, CHAT_PATH, BODY)
     await until(lambda: joined(service) == 2)
     service.client.going.set()
     await leader.received(b"worker_died")
-    await streamed.received(b"error")
+    # Every run of the model fails: the third one's error goes to all.
+    await streamed.received(b"worker_died")
     assert b"[DONE]" not in streamed.body
-    service.client.failure = None
-    outcome, reply = await whole
-    assert (outcome, text_of(reply)) == ("miss", "hello")
+    await whole
+    assert len(service.client.generates) == MAX_FAILURES
