@@ -86,8 +86,8 @@ async def test_verdicts_on_another_calibration_or_embedder_do_not_count(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "verdicts.jsonl"
-    for name, origin in (("1", {}), ("2", {"calibration": "c2"}), ("3", {"embedder": "e2"})):
-        audits, policy = opened(path, **origin)
+    for name, calibration, embedder in (("1", "c1", "e1"), ("2", "c2", "e1"), ("3", "c1", "e2")):
+        audits, policy = opened(path, calibration=calibration, embedder=embedder)
         assert policy.acceptance("t", "m").audits == 0
         audits.offer(case(name))
         audits.judge(name, wrong=True)
