@@ -21,7 +21,7 @@ from carpool.worker.config import WorkerConfig
 from carpool.worker.framing import READ_BUFFER_BYTES, FrameWriter
 from carpool.worker.host import ModelHost, Surroundings
 from carpool.worker.hosted import Description, EmbeddingModel, GeneratingModel, HostedModel
-from carpool.worker.protocol import Embed, Generate, Knobs, Load, Result, Step, StepEntry, Weigh
+from carpool.worker.protocol import Count, Embed, Generate, Knobs, Load, Result, Step, StepEntry, Weigh
 from carpool.worker.session import Session
 
 DIMENSIONS = 384
@@ -79,6 +79,10 @@ class Talker(Quiet, GeneratingModel):
             self._left[request.id] = self._tokens
         elif not self._hold:
             self._emit(Step(self._name, [StepEntry(request.id, 0, [WORD] * self._tokens, None, "stop")]))
+
+    async def count(self, request: Count) -> int:  # noqa: ARG002
+        """See `GeneratingModel`."""
+        return _PROMPT_TOKENS
 
     def cancel(self, request_id: int, index: int | None) -> None:  # noqa: ARG002
         """See `GeneratingModel`."""

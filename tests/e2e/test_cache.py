@@ -128,3 +128,16 @@ def test_tenants_share_nothing_and_the_answers_survive_a_restart(start: Start) -
     server = start(settings=settings, env={"CARPOOL_CACHE__PATH": str(path)}).wait_ready()
     _, found = ask(server, question, key=keys["red"])
     assert (found["cache"], found["match"]) == ("exact", first["id"])
+
+
+def test_a_served_chat_model_judges_what_was_served(start: Start) -> None:
+    """The starter model is no good judge: that it speaks, and is counted, is all that is asked of it."""
+    quality = {"judge": MODEL, "judge_quality": [93, 100, 970, 1000], "audit_rate": 1.0}
+    server = start(settings={"cache": quality}).wait_ready()
+    ask(server, "What is the largest planet of our solar system?")
+    _, semantic = ask(server, "Which is the largest planet in our solar system?")
+    assert semantic["cache"] == "semantic"
+    page = server.wait_metric("carpool_cache_verdicts_total", 1)
+    (line,) = [line for line in page.splitlines() if line.startswith("carpool_cache_verdicts_total{")]
+    assert f'judge="{MODEL}"' in line
+    assert 'verdict="wrong"' in line or 'verdict="right"' in line

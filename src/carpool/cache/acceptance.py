@@ -15,13 +15,13 @@ from carpool.cache.confidence import Interval, confidence_interval
 from carpool.cache.judge import HUMAN, JudgeQuality
 
 MIN_AUDITS = 300
-"""Verdicts below which the shipped calibration alone decides."""
+"""Judged cases below which the shipped calibration alone decides."""
 
 ALPHA = 0.05
 """Probability, at most, that an interval misses the truth at any time."""
 
 _MIN_STEP = 30
-"""Verdicts on cases that only the lower level would serve, for a step down to it."""
+"""Judged cases that only the lower level would serve, for a step down to it."""
 
 NEVER = 2.0
 """A level that no probability reaches."""
@@ -54,9 +54,9 @@ class Acceptance:
     expected: float
     """Wrong hits / hits by the shipped calibration."""
     audits: int
-    """Verdicts of qualified judges on cases from the level on."""
+    """Cases from the level on that a qualified judge has spoken on, each counted once."""
     wrong: int
-    """Those that were wrong, as the judges said."""
+    """Those that were wrong, as a person said, or else the judge."""
     interval: Interval
     """Wrong hits / hits here, at any time with 95 % confidence, errors of the judges included; 0 to 1 where
     nothing is known."""
@@ -64,10 +64,18 @@ class Acceptance:
 
 @dataclass(slots=True)
 class _Tally:
-    """Verdicts of one judge by band: below the first level, from the first on, ..."""
+    """Verdicts by band: below the first level, from the first on, ..."""
 
     trials: list[int]
     events: list[int]
+
+    def add(self, band: int, wrong: bool) -> None:
+        self.trials[band] += 1
+        self.events[band] += wrong
+
+    def above(self, level: int) -> tuple[int, int]:
+        """Events and trials from the level of this index on."""
+        return sum(self.events[level + 1 :]), sum(self.trials[level + 1 :])
 
 
 @dataclass(slots=True)
@@ -81,25 +89,49 @@ class AcceptancePolicy:
     show: Callable[[str, str, Acceptance], None] | None = None
     """Told of tenant, model and what is in force for them, whenever that is decided anew."""
     _tallies: dict[tuple[str, str], dict[str, _Tally]] = field(default_factory=dict, init=False)
+    """By judge."""
+    _outranked: dict[tuple[str, str], dict[str, _Tally]] = field(default_factory=dict, init=False)
+    """Of these, the ones on cases that a person has judged as well."""
     _in_force: dict[tuple[str, str], Acceptance] = field(default_factory=dict, init=False)
 
     def record(self, tenant: str, model: str, probability: float, judge: str, *, wrong: bool) -> None:
         """Count a verdict. One of a judge that is not known is ignored."""
+        self._count(self._tallies, tenant, model, probability, judge, wrong)
+
+    def outrank(self, tenant: str, model: str, probability: float, judge: str, *, wrong: bool) -> None:
+        """A person has judged a case, too, on which this verdict was counted.
+
+        The case is the person's from now on. The judge's own interval keeps the verdict: its measured errors
+        are those on all cases, not on those that nobody has looked at.
+        """
+        self._count(self._outranked, tenant, model, probability, judge, wrong)
+
+    def _count(
+        self,
+        where: dict[tuple[str, str], dict[str, _Tally]],
+        tenant: str,
+        model: str,
+        probability: float,
+        judge: str,
+        wrong: bool,
+    ) -> None:
         if judge != HUMAN and judge not in self.judges:
             return
-        bands = len(self.levels) + 1
-        tallies = self._tallies.setdefault((tenant, model), {})
-        tally = tallies.setdefault(judge, _Tally([0] * bands, [0] * bands))
-        band = sum(level.probability <= probability for level in self.levels)
-        tally.trials[band] += 1
-        tally.events[band] += wrong
+        tally = where.setdefault((tenant, model), {}).setdefault(judge, self._no_tally())
+        tally.add(sum(level.probability <= probability for level in self.levels), wrong)
         self._in_force.pop((tenant, model), None)
+
+    def _no_tally(self) -> _Tally:
+        bands = len(self.levels) + 1
+        return _Tally([0] * bands, [0] * bands)
 
     def acceptance(self, tenant: str, model: str) -> Acceptance:
         """What is in force now."""
         key = (tenant, model)
         if key not in self._in_force:
-            found = self._in_force[key] = self._decide(self._tallies.get(key, {}))
+            found = self._in_force[key] = self._decide(
+                self._tallies.get(key, {}), self._outranked.get(key, {})
+            )
             if self.show is not None:
                 self.show(tenant, model, found)
         return self._in_force[key]
@@ -108,28 +140,28 @@ class AcceptancePolicy:
         """What is in force wherever it was asked for or a verdict was given."""
         return {key: self.acceptance(*key) for key in sorted({*self._tallies, *self._in_force})}
 
-    def _decide(self, tallies: Mapping[str, _Tally]) -> Acceptance:
+    def _decide(self, tallies: Mapping[str, _Tally], outranked: Mapping[str, _Tally]) -> Acceptance:
         start = next(
             (i for i, level in enumerate(self.levels) if level.wrong_share <= self.max_wrong),
             len(self.levels),
         )
-        prior = self._at(start, tallies)
+        prior = self._at(start, tallies, outranked)
         if prior.standing in ("not audited", "prior only"):
             return prior
         found, at = prior, start
         while found.interval.lower > self.max_wrong and at < len(self.levels):
             at += 1
-            found = self._at(at, tallies)
+            found = self._at(at, tallies, outranked)
         if at > start:
             return replace(found, standing="raised")
         while at and found.interval.upper <= self.max_wrong:
-            lower = self._at(at - 1, tallies)
+            lower = self._at(at - 1, tallies, outranked)
             if lower.audits < found.audits + _MIN_STEP or lower.interval.upper > self.max_wrong:
                 break
             found, at = lower, at - 1
         return found
 
-    def _at(self, at: int, tallies: Mapping[str, _Tally]) -> Acceptance:
+    def _at(self, at: int, tallies: Mapping[str, _Tally], outranked: Mapping[str, _Tally]) -> Acceptance:
         """What is known of the hits that the level of this index serves; beyond the last it serves none."""
         if at == len(self.levels):
             return Acceptance(NEVER, "not audited", 0.0, 0, 0, Interval(0.0, 0.0))
@@ -137,11 +169,12 @@ class AcceptancePolicy:
         interval = Interval(0.0, 1.0)
         audits = wrong = 0
         for judge, tally in tallies.items():
-            trials, events = sum(tally.trials[at + 1 :]), sum(tally.events[at + 1 :])
+            events, trials = tally.above(at)
             by_judge = self._interval(judge, events, trials, level.wrong_share, ALPHA / len(tallies))
             if by_judge is not None:
                 interval = Interval(max(interval.lower, by_judge.lower), min(interval.upper, by_judge.upper))
-                audits, wrong = audits + trials, wrong + events
+                twice_wrong, twice = outranked.get(judge, self._no_tally()).above(at)
+                audits, wrong = audits + trials - twice, wrong + events - twice_wrong
         standing: Standing = "open"
         if not audits:
             standing = "not audited"

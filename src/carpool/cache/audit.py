@@ -28,8 +28,13 @@ class Verdict(msgspec.Struct, frozen=True):
 
     time: float
     """Unix seconds."""
+    case: str
     tenant: str
     model: str
+    calibration: str
+    """Whose probability it is: SHA-256."""
+    embedder: str
+    """Whose cosines: model and revision."""
     probability: float
     judge: str
     wrong: bool
@@ -42,14 +47,19 @@ _decoder = msgspec.json.Decoder(Verdict)
 class Audits:
     """Samples cases at `rate`, collects verdicts on them and tells the policy.
 
-    `path`: where verdicts are appended, as JSON lines without texts; None keeps them in memory. `draw` gives
-    uniform random numbers from 0 to 1.
+    `calibration` and `embedder` name what the probabilities come from; former verdicts on those of others do
+    not count. `path`: where verdicts are appended, as JSON lines without texts; None keeps them in memory.
+    `draw` gives uniform random numbers from 0 to 1.
+
+    A case goes to people and to the plug. It counts once, and a person's verdict goes before the plug's.
     """
 
     def __init__(
         self,
         policy: AcceptancePolicy,
         *,
+        calibration: str,
+        embedder: str,
         rate: float,
         registry: Registry,
         path: Path | None = None,
@@ -58,13 +68,19 @@ class Audits:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policy = policy
+        self._calibration = calibration
+        self._embedder = embedder
         self._rate = rate
         self._path = path
         self._judge = judge
         self._draw = draw
         self._clock = clock
         self._pending: OrderedDict[str, Case] = OrderedDict()
+        self._by_plug: dict[str, Verdict] = {}
+        """The plug's verdicts on cases that still wait for people."""
         self._queued: asyncio.Queue[Case] = asyncio.Queue(_MAX_QUEUED)
+        self._unjudged: set[str] = set()
+        """The cases that wait for the plug, and that no person has judged meanwhile."""
         self._task: asyncio.Task[None] | None = None
         self._verdicts = registry.counter(
             "carpool_cache_verdicts_total", "Audited judgements of the cache, by judge and verdict"
@@ -73,14 +89,22 @@ class Audits:
     def start(self) -> None:
         """Read the verdicts of former runs and let the plug begin."""
         if self._path is not None and self._path.exists():
-            unreadable = 0
+            unreadable = foreign = 0
+            by_plug: dict[str, Verdict] = {}
             for line in self._path.read_bytes().splitlines():
                 try:
                     verdict = _decoder.decode(line)
                 except msgspec.DecodeError:
                     unreadable += 1
-                else:
-                    self._count(verdict)
+                    continue
+                if (verdict.calibration, verdict.embedder) != (self._calibration, self._embedder):
+                    foreign += 1
+                    continue
+                self._count(verdict, by_plug.pop(verdict.case, None))
+                if verdict.judge != HUMAN:
+                    by_plug[verdict.case] = verdict
+            if foreign:
+                _log.info("cache: %d verdicts are of another calibration or embedder", foreign)
             if unreadable:
                 _log.error("cache: skipped %d unreadable verdicts of %s", unreadable, self._path)
         if self._judge is not None:
@@ -101,8 +125,10 @@ class Audits:
         """Take in a case that was sampled."""
         self._pending[case.id] = case
         if len(self._pending) > _MAX_PENDING:
-            self._pending.popitem(last=False)
+            gone, _ = self._pending.popitem(last=False)
+            self._by_plug.pop(gone, None)
         if self._task is not None and not self._queued.full():
+            self._unjudged.add(case.id)
             self._queued.put_nowait(case)
 
     def pending(self) -> list[Case]:
@@ -114,24 +140,42 @@ class Audits:
         case = self._pending.pop(case_id, None)
         if case is None:
             raise NotFound(f"No audit {case_id!r} waits for a verdict.")
+        self._unjudged.discard(case.id)
         self._keep(case, HUMAN, wrong)
 
     async def _run(self, judge: Judge) -> None:
         while True:
             case = await self._queued.get()
+            if case.id not in self._unjudged:
+                continue
             try:
                 wrong = await judge.is_wrong(case)
             except Exception as error:  # an audit that fails costs nobody an answer
                 _log.warning("cache: %s gives no verdict: %s", judge.name, str(error) or repr(error))
                 wrong = None
+            if case.id not in self._unjudged:  # a person was quicker
+                continue
+            self._unjudged.remove(case.id)
             if wrong is None:
                 self._verdicts.add(judge=judge.name, verdict="none")
             else:
                 self._keep(case, judge.name, wrong)
 
     def _keep(self, case: Case, judge: str, wrong: bool) -> None:
-        verdict = Verdict(self._clock(), case.tenant, case.model, case.probability, judge, wrong)
-        self._count(verdict)
+        verdict = Verdict(
+            self._clock(),
+            case.id,
+            case.tenant,
+            case.model,
+            self._calibration,
+            self._embedder,
+            case.probability,
+            judge,
+            wrong,
+        )
+        self._count(verdict, self._by_plug.pop(case.id, None))
+        if case.id in self._pending:
+            self._by_plug[case.id] = verdict
         self._verdicts.add(judge=judge, verdict="wrong" if wrong else "right")
         if self._path is not None:
             try:
@@ -140,7 +184,8 @@ class Audits:
             except OSError as error:
                 _log.error("cache: a verdict is kept in memory only: %s", error)
 
-    def _count(self, verdict: Verdict) -> None:
-        self._policy.record(
-            verdict.tenant, verdict.model, verdict.probability, verdict.judge, wrong=verdict.wrong
-        )
+    def _count(self, verdict: Verdict, earlier: Verdict | None) -> None:
+        """Count a verdict, with the plug's on the same case, if there was one before."""
+        for each, tell in ((verdict, self._policy.record), (earlier, self._policy.outrank)):
+            if each is not None:
+                tell(each.tenant, each.model, each.probability, each.judge, wrong=each.wrong)

@@ -6,6 +6,7 @@ docs/semantic-cache.md tells on what. The file holds fitted numbers only, and wh
 
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
+from hashlib import sha256
 from importlib import resources
 from math import exp
 from pathlib import Path
@@ -87,6 +88,11 @@ class Calibration(msgspec.Struct, frozen=True, dict=True):
             value = values[index]
             log_odds += weight * (value if knot is None else max(0.0, value - knot))
         return 1 / (1 + exp(-log_odds)) if log_odds > -700 else 0.0
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what it holds; its probabilities are no other calibration's."""
+        return sha256(msgspec.json.encode(self)).hexdigest()
 
     @cached_property
     def _compared(self) -> Callable[[str, str], Comparison]:

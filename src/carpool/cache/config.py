@@ -29,7 +29,8 @@ class CacheConfig:
     """`verified`: a stored question serves a new one if the calibrated probability of the same answer is at
     the level that keeps wrong hits within `max_wrong`. `threshold`: if their cosine is above `threshold`."""
     max_wrong: float = 0.03
-    """Bound on wrong hits / hits by meaning. Exact repeats are no such hits."""
+    """Bound on wrong hits / hits by meaning; until verdicts prove or refute it here, a target that was kept
+    on the calibration's data. Exact repeats are no such hits."""
     threshold: float = 0.8
     """Cosine of the policy `threshold`; also of what differs between two prompts of one template."""
     calibration: Path | None = None
@@ -49,7 +50,8 @@ class CacheConfig:
     """Age at which an answer is dropped, in seconds, however often it was used."""
     max_entries: int = 100_000
     max_bytes: int = 512 * 2**20
-    """Bound on all entries in memory, vectors included."""
+    """Bound on all entries in memory, vectors included. Besides, ready replies of frequent ones take at most
+    a sixteenth of it, for chat completions and again for completions."""
     max_turn_chars: int = 400
     """Longer questions are answered by exact repetition only."""
     lookup_budget_ms: float = 50.0

@@ -18,6 +18,7 @@ from types import TracebackType
 from weakref import WeakSet
 
 from carpool.cache.answer import Answer, Hit
+from carpool.cache.policy import Choice
 from carpool.errors import CarpoolError, from_code
 
 MAX_FAILURES = 3
@@ -42,6 +43,8 @@ class Flight:
         self.failures = failures
         self.running = False
         """False until the leader's own search by meaning has missed and the model is asked."""
+        self.choice: Choice | None = None
+        """What that search has judged, served or not."""
         self.pieces: list[str] = []
         # How it ended; at most one of the three is ever set.
         self.answer: Answer | None = None
@@ -79,6 +82,11 @@ class Follower:
     def answer(self) -> Answer | None:
         """The whole answer, once the leader has completed it."""
         return self._flight.answer
+
+    @property
+    def choice(self) -> Choice | None:
+        """What the leader's search by meaning has judged, for this request as well; see `search`."""
+        return self._flight.choice
 
     @property
     def request_id(self) -> str | None:
@@ -149,6 +157,10 @@ class Leader:
     def ended(self) -> bool:
         """Whether one of the three ends was called."""
         return self._flight.ended
+
+    def judged(self, choice: Choice | None) -> None:
+        """Note what the search by meaning has judged, before `found` or `start`."""
+        self._flight.choice = choice
 
     def found(self, hit: Hit) -> None:
         """The search by meaning has found an answer: it serves all who wait, and the flight is over."""

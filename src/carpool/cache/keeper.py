@@ -45,6 +45,8 @@ class Keeper:
         self._clock = clock
         self._store = store
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._unfinished: dict[bytes, Entry] = {}
+        """Entries whose vectors are being made; the store gets them afterwards."""
         self._writes: set[asyncio.Future[None]] = set()
         self._undeleted: set[bytes] = set()
         """Invalidated entries that the store would not let go of."""
@@ -91,6 +93,7 @@ class Keeper:
         if entry.turn is None or len(self._tasks) >= _MAX_PENDING:
             self._put(Record(entry, None))
             return
+        self._unfinished[entry.exact] = entry
         task = asyncio.create_task(self._keep_vector(entry, embed(entry.turn)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -168,7 +171,8 @@ class Keeper:
 
     def held(self) -> list[bytes]:
         """See `Listener`."""
-        return self.catalogue.keys()
+        held = self.catalogue.keys()
+        return [key for key in held if key not in self._unfinished] if self._unfinished else held
 
     def record(self, key: bytes) -> Record | None:
         """See `Listener`."""
@@ -188,6 +192,8 @@ class Keeper:
         vector = None if embedding.cancelled() else embedding.result()
         if vector is not None:
             self.dropped(self.catalogue.attach(entry, vector), "evicted")
+        if self._unfinished.get(entry.exact) is entry:
+            del self._unfinished[entry.exact]
         self._put(Record(entry, vector))
 
     def _put(self, record: Record) -> None:

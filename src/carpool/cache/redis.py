@@ -25,6 +25,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from carpool.cache.entry import Record
+from carpool.cache.own_changes import OwnChanges
 from carpool.cache.store import Listener
 from carpool.errors import StartError
 
@@ -79,6 +80,9 @@ class RedisStore:
         """Entries that Redis has not confirmed."""
         self._undeleted: set[bytes] = set()
         """Entries whose deletion it has not confirmed."""
+        self._own = OwnChanges()
+        self._writing = asyncio.Lock()
+        """Held while a group is on its way to Redis."""
         self._changes: asyncio.Queue[_Change | None] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
         self._follower: asyncio.Task[None] | None = None
@@ -132,6 +136,7 @@ class RedisStore:
         if data is None:
             self._unsaved.discard(key)
         if self._up:
+            self._own.queued(key)
             self._changes.put_nowait(_Change(key, data, expires_ms, future))
         else:
             future.set_exception(OSError(f"redis at {self._name} cannot be reached"))
@@ -140,19 +145,25 @@ class RedisStore:
     async def _write(self) -> None:
         """Write groups of changes, each group at once."""
         while group := await self._next_group():
-            try:
-                await self._write_group(group)
-            except (RedisError, OSError) as error:
-                reason = OSError(f"redis at {self._name} does not take it: {_told(error)}")
-                if not isinstance(error, ResponseError):  # then it is there, and only refuses
-                    self._up = False
-                for change in group:
-                    _reject(change.future, reason)
-                continue
+            async with self._writing:
+                await self._write_or_reject(group)
+
+    async def _write_or_reject(self, group: Sequence[_Change]) -> None:
+        try:
+            await self._write_group(group)
+        except (RedisError, OSError) as error:
+            reason = OSError(f"redis at {self._name} does not take it: {_told(error)}")
+            if not isinstance(error, ResponseError):  # then it is there, and only refuses
+                self._up = False
             for change in group:
+                self._own.refused(change.key)
+                _reject(change.future, reason)
+            return
+        for change in group:
+            if self._own.written(change.key):
                 (self._undeleted if change.data is None else self._unsaved).discard(change.key)
-                if not change.future.done():
-                    change.future.set_result(None)
+            if not change.future.done():
+                change.future.set_result(None)
 
     async def _write_group(self, group: Sequence[_Change]) -> None:
         async with self._client.pipeline(transaction=True) as pipe:
@@ -202,33 +213,50 @@ class RedisStore:
 
     async def _read_all(self, listener: Listener) -> bytes:
         """Make the listener hold what Redis holds; returns the log's position from which to follow."""
-        fresh = secrets.token_hex(8).encode()
-        epoch = await self._client.set(_EPOCH, fresh, nx=True, get=True) or fresh
-        last = await self._client.xrevrange(_LOG, count=1)
+        epoch, position = await self._begin_anew()
+        found = await self._scan(listener)
+        missing = [key for key in listener.held() if key not in found and not self._is_own(key)]
+        if epoch == self._epoch:
+            listener.removed(missing)  # others have dropped them meanwhile
+        else:
+            self._unsaved.update(missing)  # Redis has lost them, or never had them
+        self._epoch = epoch
+        return position
+
+    async def _begin_anew(self) -> tuple[bytes, bytes]:
+        """The epoch, and the log's end, from where on own changes will be read in it."""
+        async with self._writing:
+            fresh = secrets.token_hex(8).encode()
+            epoch = await self._client.set(_EPOCH, fresh, nx=True, get=True) or fresh
+            last = await self._client.xrevrange(_LOG, count=1)
+            self._own.follow_anew()
+        return bytes(epoch), bytes(last[0][0]) if last else b"0-0"
+
+    async def _scan(self, listener: Listener) -> set[bytes]:
+        """Tell the listener of all entries; returns their keys, but for own ones."""
         found: set[bytes] = set()
         cursor = 0
         while True:
             cursor, names = await self._client.scan(cursor, match=_ENTRY + b"*", count=_GROUP)
-            keys = [key for name in names if (key := _key(name)) and key not in self._undeleted]
-            found.update(await self._fetch(listener, keys))
+            found.update(await self._fetch(listener, [key for name in names if (key := _key(name))]))
             if cursor == 0:
-                break
-        missing = {key for key in listener.held() if key not in found}
-        if epoch == self._epoch:
-            # What others have dropped meanwhile. (An entry whose vector is still being made goes as well.)
-            listener.removed(list(missing - self._unsaved))
-            missing &= self._unsaved
-        self._unsaved = missing
-        self._epoch = epoch
-        return bytes(last[0][0]) if last else b"0-0"
+                return found
+
+    def _is_own(self, key: bytes) -> bool:
+        """Whether Redis does not know the last that happened to an entry here."""
+        return key in self._own or key in self._unsaved or key in self._undeleted
 
     async def _put_back(self, listener: Listener) -> None:
         """Write what Redis has missed."""
         for key in list(self._undeleted):
             self.delete([key]).add_done_callback(_forget)
         for key in list(self._unsaved):
+            if key in self._own:
+                continue
             if (record := listener.record(key)) is not None:
                 self.put(record).add_done_callback(_forget)
+            else:
+                self._unsaved.discard(key)
             await asyncio.sleep(0)
 
     async def _read_log(self, listener: Listener, position: bytes) -> bytes:
@@ -243,26 +271,39 @@ class RedisStore:
                 raise _Behind
         newest: dict[bytes, bool] = {}
         for _, item in items:
-            if item.get(b"by") != self._me and (key := item.get(b"key")) is not None:
+            if (key := item.get(b"key")) is None:
+                continue
+            if item.get(b"by") == self._me:
+                self._own.read(key)
+            elif key not in self._own:  # else an own change stands behind it
                 newest[key] = item.get(b"kept") == b"1"
         listener.removed([key for key, kept in newest.items() if not kept])
         await self._fetch(listener, [key for key, kept in newest.items() if kept])
         return bytes(items[-1][0])
 
     async def _fetch(self, listener: Listener, keys: Sequence[bytes]) -> list[bytes]:
-        """Read entries and tell the listener; returns the keys of those that are there and readable."""
+        """Read entries and tell the listener, but for own ones.
+
+        Returns the keys of those that are there, readable and not older than an own one.
+        """
         if not keys:
             return []
         records = []
         found = await self._client.mget([_name(key) for key in keys])
         for key, data in zip(keys, found, strict=True):
-            if data is None:
+            if data is None or key in self._own or key in self._undeleted:
                 continue
             try:
-                records.append(Record.decode(key, data, self._embedder))
+                record = Record.decode(key, data, self._embedder)
             except (ValueError, msgspec.DecodeError) as error:
                 _log.error("cache: dropped the unreadable entry %s of redis: %s", key.hex(), error)
                 await self._client.delete(_name(key))
+                continue
+            mine = listener.record(key) if key in self._unsaved else None
+            if mine is not None and mine.entry.created > record.entry.created:
+                continue
+            self._unsaved.discard(key)
+            records.append(record)
         listener.added(records)
         return [record.entry.exact for record in records]
 

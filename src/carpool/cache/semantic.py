@@ -80,10 +80,8 @@ class SemanticSearch:
         for task in self._embedding:
             task.cancel()
 
-    async def search(
-        self, query: Query, embedding: "asyncio.Task[Vector | None]"
-    ) -> tuple[Entry, float] | None:
-        """The nearest entry that serves the query, with its cosine; None if none is found in the budget."""
+    async def search(self, query: Query, embedding: "asyncio.Task[Vector | None]") -> Choice | None:
+        """The nearest entry that serves the query, or nearly would; None if none is found in the budget."""
         budget_s = self._config.lookup_budget_ms / 1000
         # Not cancelled: the vector is wanted for the query's own entry when the search has given up. And
         # where it is the event loop that is late, a vector that is there by then counts.
@@ -98,7 +96,7 @@ class SemanticSearch:
         self._unanswered.add(reason="budget")
         return None
 
-    async def _nearest(self, query: Query, vector: Vector) -> tuple[Entry, float] | None:
+    async def _nearest(self, query: Query, vector: Vector) -> Choice | None:
         """The policy's first choice that no veto rules out and whose difference, if any, is similar, too."""
         turn = query.turn or ""
         near: list[tuple[Choice, tuple[str, str]]] = []
@@ -123,14 +121,18 @@ class SemanticSearch:
             if mine == theirs or (
                 vectors and float(vectors[mine] @ vectors[theirs]) > self._config.threshold
             ):
-                self._offer(query, choice)
-                return (choice.entry, choice.cosine) if choice.accepted else None
+                return choice
             self._vetoed.add(reason="difference")
         return None
 
-    def _offer(self, query: Query, choice: Choice) -> None:
-        """Let a judgement be audited, whichever way it went."""
-        if choice.probability is not None and self._audits is not None and self._audits.sampled():
+    def offer(self, query: Query, choice: Choice | None) -> None:
+        """Let a judgement be audited, whichever way it went, for each request that it was made for."""
+        if (
+            choice is not None
+            and choice.probability is not None
+            and self._audits is not None
+            and self._audits.sampled()
+        ):
             answer = choice.entry.answer
             self._audits.offer(
                 Case(

@@ -50,6 +50,7 @@ class AnswerCache:
         config: CacheConfig,
         *,
         embed: Embed,
+        embedder_id: str = "",
         store: Store,
         registry: Registry,
         verdicts: Path | None = None,
@@ -57,12 +58,13 @@ class AnswerCache:
         calibration: Calibration | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`verdicts`: the file that keeps what audits found; None keeps it in memory.
+        """`embedder_id` names the embedder that verdicts are on, and its revision.
 
-        `calibration`: in place of the configured one.
+        `verdicts`: the file that keeps what audits found; None keeps it in memory. `calibration`: in place of
+        the configured one.
         """
         self.config = config
-        self.verification = Verification.of(config, registry, verdicts, judge, calibration)
+        self.verification = Verification.of(config, registry, verdicts, judge, embedder_id, calibration)
         self._clock = clock
         self.keeper = Keeper(config, store, registry, clock)
         self._catalogue = self.keeper.catalogue
@@ -91,6 +93,7 @@ class AnswerCache:
         return cls(
             config,
             embed=embed,
+            embedder_id=embedder_id,
             store=store,
             registry=registry,
             verdicts=data_dir / "cache-verdicts.jsonl",
@@ -203,6 +206,7 @@ class AnswerCache:
             except LeaderLost as lost:
                 after = lost
                 continue
+            self._semantic.offer(query, follower.choice)
             if hit is not None:
                 return self._hit("semantic", hit)
             return Lookup("joined", flight=follower, match=follower.request_id)
@@ -229,12 +233,14 @@ class AnswerCache:
         if query.turn is not None and not query.no_cache and self._catalogue.searchable(query.partition):
             embedding = self._semantic.embed(query.tenant, query.turn)
             try:
-                found = await self._semantic.search(query, embedding)
+                choice = await self._semantic.search(query, embedding)
             except BaseException:
                 leader.abandon()
                 raise
-            if found is not None:
-                hit = self._use(*found)
+            self._semantic.offer(query, choice)
+            leader.judged(choice)
+            if choice is not None and choice.accepted:
+                hit = self._use(choice.entry, choice.cosine)
                 leader.found(hit)
                 return self._hit("semantic", hit)
         leader.start()

@@ -19,7 +19,7 @@ class Listener(Protocol):
         ...
 
     def held(self) -> list[bytes]:
-        """The digests of what this process holds."""
+        """The digests of what this process holds and has given to the store."""
         ...
 
     def record(self, key: bytes) -> Record | None:

@@ -32,11 +32,13 @@ class Verification:
         registry: Registry,
         verdicts: Path | None,
         judge: Judge | None,
+        embedder_id: str,
         calibration: Calibration | None = None,
     ) -> Self:
         """What the settings ask for, with the given calibration in place of the configured one.
 
-        Raises `StartError` if `config.calibration` is no calibration.
+        Former verdicts count if they are on cosines of the embedder that `embedder_id` names. Raises
+        `StartError` if `config.calibration` is no calibration.
         """
         if config.policy == "threshold":
             return cls(ThresholdPolicy(config.threshold))
@@ -53,7 +55,15 @@ class Verification:
         acceptance = AcceptancePolicy(
             calibration.levels, config.max_wrong, qualities, _Figures(registry).show
         )
-        audits = Audits(acceptance, rate=config.audit_rate, registry=registry, path=verdicts, judge=judge)
+        audits = Audits(
+            acceptance,
+            calibration=calibration.digest,
+            embedder=embedder_id,
+            rate=config.audit_rate,
+            registry=registry,
+            path=verdicts,
+            judge=judge,
+        )
         return cls(VerifiedPolicy(calibration, acceptance), audits, acceptance)
 
     def start(self) -> None:

@@ -6,9 +6,7 @@ import logging
 import socket
 from types import ModuleType
 
-import numpy as np
 import uvloop
-from numpy.typing import NDArray
 
 from carpool.cache.service import AnswerCache
 from carpool.cli.garbage import collect_seldom
@@ -16,12 +14,11 @@ from carpool.cli.logs import log_to_stderr
 from carpool.cli.options import Commands, add_config, settings_of
 from carpool.errors import StartError
 from carpool.gateway.config import GatewayConfig
+from carpool.gateway.served_embedder import ServedEmbedder
 from carpool.gateway.served_judge import served_judge
-from carpool.inference_engine import Priority
 from carpool.settings import Settings
 from carpool.telemetry import Registry
 from carpool.worker.client import WorkerClient
-from carpool.worker.protocol import Embed
 
 _BACKLOG = 2048
 
@@ -50,24 +47,17 @@ async def _serve(settings: Settings) -> int:
     worker_config = settings.worker_config()
     listener = _listen(gateway_config)
     client = WorkerClient(worker_config)
-    embedder = next(
-        (m for m in worker_config.models if settings.cache.embedder in (m.name, *m.aliases)), None
-    )
-
-    if embedder is None and settings.cache.mode == "on":
+    embedder = ServedEmbedder(settings.cache.embedder, client)
+    if not embedder.served and settings.cache.mode == "on":
         _log.warning(
             "cache: %s is not served: questions are matched by repetition only", settings.cache.embedder
         )
 
-    async def embed(texts: list[str]) -> NDArray[np.float32]:
-        request = Embed(id=0, model=settings.cache.embedder, inputs=texts, priority=Priority.REALTIME)
-        return (await client.embed(request)).vectors
-
     cache = AnswerCache.open(
         settings.cache,
         data_dir=worker_config.model_dir,
-        embed=embed,
-        embedder_id=embedder.reference if embedder else "none",
+        embed=embedder.embed,
+        embedder_id=embedder.id,
         judge=served_judge(settings.cache, client),
         registry=registry,
     )

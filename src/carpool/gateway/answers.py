@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from carpool.cache.answer import Answer
 from carpool.cache.in_flight import Leader, LeaderLost
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
 from carpool.cache.service import AnswerCache
-from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, SharedReply, StoredReply
+from carpool.gateway.prompt_lengths import PromptLengths
+from carpool.gateway.reply import Ending, GeneratedReply, Reply, SequentialReply, StoredReply
+from carpool.gateway.shared_reply import SharedReply
 from carpool.worker.client import WorkerClient
 from carpool.worker.places import Reservation
 from carpool.worker.protocol import Generate
@@ -44,16 +47,24 @@ class Answers:
         self._client = client
         self._cache = cache
         self._longest_s = longest_s
+        self._lengths = PromptLengths(client)
 
     async def open(self, question: Question, whole: bool) -> tuple[Lookup, Reply]:
         """The reply to a question, when it is certain to begin, with what the cache had.
 
-        `whole`: the text is wanted all at once, so a shared answer is waited for, and asked for again if it
-        fails half-way. Raises the `CarpoolError` that refuses the request. The caller closes the reply.
+        `whole`: the text is wanted all at once, so a shared answer is waited for. One that fails half-way is
+        asked for again. Raises the `CarpoolError` that refuses the request. The caller closes the reply.
         """
+        return await self._open(question, whole, None)
+
+    async def _open(self, question: Question, whole: bool, lost: LeaderLost | None) -> tuple[Lookup, Reply]:
+        """`lost`: what ended the flight that the request followed before."""
         if self._cache is None or question.query is None:
             return _BYPASS, await self._generate(question)
-        lost: LeaderLost | None = None
+
+        async def ask_again(lost: LeaderLost) -> Reply:
+            return (await self._open(question, whole, lost))[1]
+
         reserved: list[Reservation] = []
         try:
             while True:
@@ -64,18 +75,25 @@ class Answers:
                     before_work=lambda: reserved.append(self._reserve(question)),
                 )
                 if lookup.answer is not None:
-                    return lookup, StoredReply(lookup.answer)
+                    return lookup, await self._stored(question, question.query, lookup.outcome, lookup.answer)
                 if lookup.lead is not None:
-                    return lookup, await self._lead(question, lookup.lead, reserved[0])
+                    return lookup, await self._lead(question, lookup.lead, reserved[-1])
                 if lookup.flight is None:
                     return lookup, await self._generate(question)
                 try:
-                    return lookup, await SharedReply.open(lookup.flight, whole)
+                    return lookup, await SharedReply.open(lookup.flight, whole, ask_again)
                 except LeaderLost as error:
                     lost = error
         finally:
             for places in reserved:
                 places.close()
+
+    async def _stored(self, question: Question, query: Query, outcome: str, answer: Answer) -> Reply:
+        length = None  # an exact hit's own is the stored one
+        if outcome == "semantic":
+            (generate,) = question.generates  # those with a query have one
+            length = await self._lengths.of(generate, query)
+        return StoredReply(answer, length)
 
     def _reserve(self, question: Question) -> Reservation:
         """All places that it needs, before any work is done for it. Raises `Overloaded`."""

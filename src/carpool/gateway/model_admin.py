@@ -20,6 +20,8 @@ class ManagedModel(Model, frozen=True, kw_only=True):
 
     reference: str
     """Where its files come from."""
+    revision: str | None
+    """Which files those are; null until they are fetched. Stored answers are of one revision."""
     memory_bytes: int | None
     """Weights and KV memory; known once it was up."""
     max_batch_size: int | None
@@ -77,6 +79,7 @@ class ModelAdmin:
         return ManagedModel(
             **msgspec.structs.asdict(Model.of(state)),
             reference=state.reference,
+            revision=state.revision,
             memory_bytes=state.memory_bytes,
             **msgspec.structs.asdict(state.knobs),
             max_concurrent_requests=self._client.limit(state.name),

@@ -6,10 +6,13 @@ headers, the metrics, and whether the answer still stands in the cache.
 """
 
 import time
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 
+from carpool.cache.config import Mode
 from carpool.cache.entry import Entry
 from carpool.cache.lookup import Lookup
 from carpool.cache.query import Query
@@ -23,12 +26,15 @@ from carpool.worker.states import ModelState
 
 _MAX_REPLY_BYTES = 32 * 1024
 """Larger replies are encoded each time."""
-_MAX_REPEATS = 4096
+_SHARE_OF_CACHE = 16
+"""All that a route remembers takes this part of `cache.max_bytes` at most, besides the cache's own."""
+_OVERHEAD_BYTES = 2048
+"""About what the objects and tables around a reply take."""
 _LONG_BODY_BYTES = 1024
 """Shorter ones are remembered as they are: they are quicker compared than hashed."""
 
-_Key = tuple[str, str, bytes | str]
-"""Tenant, name of the key (whose settings are part of the query), and the body: its SHA-256 if it is long."""
+_Key = tuple[str, Mode | None, bool, bytes | str]
+"""All that leads to the query: tenant, what is set for the key, and the body: its SHA-256 if it is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,8 @@ class Repeat:
     """What one body leads to."""
 
     query: Query
-    entry: Entry
+    entry: "weakref.ref[Entry]"
+    """Lets go of it, and of this with it, when the cache does."""
     state: ModelState
     headers: Headers
     """But for the age."""
@@ -46,6 +53,12 @@ class Repeat:
     middle: bytes
     rest: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        texts = (self.opening, self.middle, self.rest, self.query.turn or "")
+        return _OVERHEAD_BYTES + _LONG_BODY_BYTES + sum(map(len, texts))
+
 
 class Repeats:
     """Remembers the bodies of a route that had an exact answer, as many as it has room for."""
@@ -53,6 +66,12 @@ class Repeats:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._repeats: OrderedDict[_Key, Repeat] = OrderedDict()  # least recently used first
+        self._size_bytes = 0
+        cache = services.cache
+        self._max_bytes = 0 if cache is None else cache.config.max_bytes // _SHARE_OF_CACHE
+
+    def __len__(self) -> int:
+        return len(self._repeats)
 
     async def answer(self, exchange: Exchange, body: bytes) -> bool:
         """Answer the request, if it is a repeat whose answer still stands; False: nothing was sent."""
@@ -62,9 +81,10 @@ class Repeats:
         repeat = self._repeats.get(key)
         if repeat is None:
             return False
-        age_s = cache.repeat(repeat.query, repeat.entry) if self._same_model(repeat) else None
+        entry = repeat.entry()
+        age_s = cache.repeat(repeat.query, entry) if entry and self._same_model(repeat) else None
         if age_s is None:
-            del self._repeats[key]
+            self._drop(key)
             return False
         self._repeats.move_to_end(key)
         request_id = exchange.call.request_id.encode()
@@ -97,9 +117,21 @@ class Repeats:
         key = _key(exchange, body)
         opening, middle, rest = _apart(reply, exchange.call.request_id.encode())
         headers = [*JSON, *(each for each in cache_headers(lookup) if each[0] != b"x-carpool-cache-age")]
-        self._repeats[key] = Repeat(query, lookup.entry, state, headers, tokens, opening, middle, rest)
-        if len(self._repeats) > _MAX_REPEATS:
-            self._repeats.popitem(last=False)
+        entry = weakref.ref(lookup.entry, partial(self._gone, key))
+        self._drop(key)
+        self._repeats[key] = repeat = Repeat(query, entry, state, headers, tokens, opening, middle, rest)
+        self._size_bytes += repeat.size_bytes
+        while self._size_bytes > self._max_bytes:
+            self._drop(next(iter(self._repeats)))
+
+    def _gone(self, key: _Key, entry: "weakref.ref[Entry]") -> None:
+        """The cache has dropped an entry; what was remembered of it goes, unless it was another one's."""
+        if (repeat := self._repeats.get(key)) is not None and repeat.entry is entry:
+            self._drop(key)
+
+    def _drop(self, key: _Key) -> None:
+        if (repeat := self._repeats.pop(key, None)) is not None:
+            self._size_bytes -= repeat.size_bytes
 
     def _same_model(self, repeat: Repeat) -> bool:
         """Whether the body would still lead to the same model, in the same mode of the cache."""
@@ -107,12 +139,13 @@ class Repeats:
             state = self._services.client.resolve(repeat.state.name)
         except ModelNotFound:
             return False
-        return (state.reference, state.cache) == (repeat.state.reference, repeat.state.cache)
+        return (state.revision, state.cache) == (repeat.state.revision, repeat.state.cache)
 
 
 def _key(exchange: Exchange, body: bytes) -> _Key:
     told = body if len(body) < _LONG_BODY_BYTES else sha256(body).hexdigest()
-    return exchange.call.tenant, exchange.call.key, told
+    call = exchange.call  # not the key's name: whose settings it has may change while the server runs
+    return call.tenant, call.cache, call.per_user, told
 
 
 def _apart(reply: bytes, request_id: bytes) -> tuple[bytes, bytes, bytes]:

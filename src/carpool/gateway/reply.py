@@ -13,8 +13,8 @@ from typing import Protocol
 import msgspec
 
 from carpool.cache.answer import Answer
-from carpool.cache.in_flight import Follower, Leader, LeaderLost
-from carpool.errors import CarpoolError, Unavailable
+from carpool.cache.in_flight import Leader
+from carpool.errors import CarpoolError
 from carpool.worker.generation import Delta, Generation, Piece
 
 
@@ -54,77 +54,31 @@ class Reply(Protocol):
 
 _REPLAYED_TOGETHER = 16
 """Pieces of a stored answer that are sent as one: a hit need not cost what streaming by token costs."""
-_REPLAYED_PER_TURN = 64
+REPLAYED_PER_TURN = 64
 """Of these, how many are sent before others get the event loop."""
 
 
 class StoredReply:
     """A complete answer, replayed."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, prompt_tokens: int | None = None) -> None:
+        """`prompt_tokens`: of the request's own prompt; None: it is the one that was answered."""
         self._answer = answer
-        self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
+        self.tokens = Tokens(
+            answer.prompt_tokens if prompt_tokens is None else prompt_tokens, answer.completion_tokens
+        )
 
     async def deliver(self, take: Take) -> None:
         """See `Reply`."""
         pieces = self._answer.pieces or [self._answer.text]
         for turn, first in enumerate(range(0, len(pieces), _REPLAYED_TOGETHER)):
-            if turn and turn % _REPLAYED_PER_TURN == 0:
+            if turn and turn % REPLAYED_PER_TURN == 0:
                 await asyncio.sleep(0)
             take([Piece(0, "".join(pieces[first : first + _REPLAYED_TOGETHER]))])
         take([Piece(0, "", self._answer.finish_reason)])
 
     async def aclose(self) -> None:
         """Holds nothing."""
-
-
-class SharedReply:
-    """The answer of an identical request, as it is generated."""
-
-    def __init__(self, flight: Follower, first: str) -> None:
-        self._flight = flight
-        self._first = first
-        self.tokens = Tokens()
-
-    @classmethod
-    async def open(cls, flight: Follower, whole: bool) -> "SharedReply | StoredReply":
-        """Wait for the first text, or for the `whole` answer.
-
-        Raises `LeaderLost`, or the error that is this request's own, too.
-        """
-        async for first in flight:
-            if not whole:
-                return cls(flight, first)
-        return StoredReply(_answer_of(flight))
-
-    async def deliver(self, take: Take) -> None:
-        """See `Reply`."""
-        take([Piece(0, self._first)])
-        try:
-            taken = 0
-            async for text in self._flight:  # which waits for nothing where it is behind
-                take([Piece(0, text)])
-                taken += 1
-                if taken % _REPLAYED_PER_TURN == 0:
-                    await asyncio.sleep(0)
-        except LeaderLost:
-            # Another run may continue otherwise than what was sent already.
-            raise Unavailable(
-                "The identical request that this one shared an answer with has failed."
-            ) from None
-        answer = _answer_of(self._flight)
-        self.tokens = Tokens(answer.prompt_tokens, answer.completion_tokens)
-        take([Piece(0, "", answer.finish_reason)])
-
-    async def aclose(self) -> None:
-        """Stop following."""
-        self._flight.close()
-
-
-def _answer_of(flight: Follower) -> Answer:
-    if flight.answer is None:
-        raise CarpoolError("A shared answer ended without being complete.")
-    return flight.answer
 
 
 Ending = Callable[[str, str], str]

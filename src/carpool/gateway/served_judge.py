@@ -4,10 +4,12 @@ from carpool.cache.config import CacheConfig
 from carpool.cache.judge import Judge, JudgeQuality, ModelJudge, ScoreJudge
 from carpool.inference_engine import Priority
 from carpool.worker.client import WorkerClient
-from carpool.worker.protocol import Generate, Score
+from carpool.worker.protocol import Generate, Grammar, Score
 
 _VERDICT_TOKENS = 4
 """Enough for a yes or no."""
+_VERDICT = Grammar("regex", "[Yy]es|[Nn]o", "cache.judge")
+"""All that it can say, whatever the texts that it reads ask of it."""
 
 
 def served_judge(config: CacheConfig, client: WorkerClient) -> Judge | None:
@@ -24,6 +26,7 @@ def served_judge(config: CacheConfig, client: WorkerClient) -> Judge | None:
                 messages=[{"role": "user", "content": prompt}],
                 max_tokens=_VERDICT_TOKENS,
                 temperature=0.0,
+                grammar=_VERDICT,
                 priority=Priority.IDLE,
             )
         )

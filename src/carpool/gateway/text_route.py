@@ -162,7 +162,7 @@ class Asked:
         return RequestFields(
             tenant=call.tenant,
             model=self.model,
-            revision=self.state.reference,
+            revision=self.state.revision or "",
             parameters={**self._sampling, "stop": request.stops or None},
             temperature=request.temperature,
             n=request.n or 1,
@@ -178,6 +178,8 @@ class Asked:
     def _cache_mode(self, requested: Mode | None) -> Mode | None:
         """What is set for the key and for the model, where anything is."""
         call = self.exchange.call
+        if self.state.revision is None:
+            return "off"  # it is fetched for the first time, and which model will come is not known
         if call.per_user and self._request.user is None:
             return "off"  # whose answers these are is not known
         configured = [mode for mode in (call.cache, self.state.cache) if mode is not None]

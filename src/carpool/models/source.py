@@ -36,8 +36,7 @@ def fetch(reference: ModelReference, directory: Path, on_progress: Callable[[Pro
             raise StartError(f"model path {path} does not exist")
         return _checkpoint_in(path) if path.is_dir() else path
 
-    label = str(reference).partition(":")[2].replace("/", "--")  # no reference contains two hyphens itself
-    target = directory.expanduser() / reference.source / label
+    target = place_of(reference, directory)
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +46,12 @@ def fetch(reference: ModelReference, directory: Path, on_progress: Callable[[Pro
         except OSError as error:
             raise ModelFailed(f"{reference} cannot be stored in {directory}: {error}") from error
     return _checkpoint_in(target)
+
+
+def place_of(reference: ModelReference, directory: Path) -> Path:
+    """The directory of a fetched model's files; it exists once all of them are there."""
+    label = str(reference).partition(":")[2].replace("/", "--")  # no reference contains two hyphens itself
+    return directory.expanduser() / reference.source / label
 
 
 def _fetch_remote(reference: ModelReference, target: Path, on_progress: Callable[[Progress], None]) -> None:

@@ -9,9 +9,7 @@ import msgspec
 import numpy as np
 
 from carpool import telemetry
-from carpool.errors import (
-    ModelFailed,
-)
+from carpool.errors import ModelFailed, Unavailable
 from carpool.inference_engine import Policy
 from carpool.models.tool_forms import named_form
 from carpool.worker import protocol
@@ -40,7 +38,7 @@ class WorkerClient:
         self.usage = ModelUsage()
         """Who uses which model."""
         self._config = config
-        self._states = ModelStates(config.models)
+        self._states = ModelStates(config.models, config.model_dir)
         limits = {model.name: model.max_concurrent_requests for model in config.models}
         self._places = Places(config.max_requests_per_model, limits)
         self._ids = itertools.count(1)
@@ -150,6 +148,19 @@ class WorkerClient:
         )
         await connection.generate(request, generation, on_end)
         return generation
+
+    async def count_tokens(self, request: protocol.Prompt) -> int:
+        """The length of a prompt as its model sees it. It takes no place, and waits for no model to come up.
+
+        Raises `Unavailable` where the model is not up, and else as `generate`.
+        """
+        state, connection = self.resolve(request.model), self._link.connection
+        if state.phase != "ready" or connection is None:
+            raise Unavailable(f"The model `{state.name}` is not up.")
+        fields = {name: getattr(request, name) for name in protocol.Prompt.__struct_fields__}
+        call = protocol.Count(**{**fields, "id": next(self._ids), "model": state.name})
+        counted: protocol.Counted = await connection.call(call)
+        return counted.prompt_tokens
 
     async def embed(self, request: protocol.Embed) -> Embeddings:
         """Embed the inputs; `request.id` is assigned here. Raises and is cancelled as `generate`."""

@@ -25,6 +25,7 @@ Call = (
     | protocol.Unload
     | protocol.Set
     | protocol.Tune
+    | protocol.Count
     | protocol.Embed
     | protocol.Score
 )
@@ -152,7 +153,8 @@ class Connection:
                 if call_id in self._generations:
                     self._generations[call_id].accept(prompt_tokens)
             case (
-                protocol.Result()
+                protocol.Counted()
+                | protocol.Result()
                 | protocol.Scores()
                 | protocol.Weighed()
                 | protocol.Loaded()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from carpool.worker.protocol import Embed, Error, Generate, Knobs, Result, Score, Scores, Step
+from carpool.worker.protocol import Count, Embed, Error, Generate, Knobs, Result, Score, Scores, Step
 
 Emit = Callable[[Step | Error], None]
 """Takes what a generating model sends of its own accord: its steps, and errors that end accepted requests."""
@@ -24,6 +24,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer: str | None = None
     dimensions: int | None = None
     memory_bytes: int = 0
+    revision: str | None = None
     tool_form: str | None = None
 
 
@@ -72,6 +73,10 @@ class GeneratingModel(HostedModel):
         After `accept`, and not before, the model emits one finish reason for each choice, or one `Error`.
         Cancelling it before `accept` leaves nothing behind.
         """
+
+    @abstractmethod
+    async def count(self, request: Count) -> int:
+        """How many tokens `generate` would find in this prompt. Raises as it does."""
 
     @abstractmethod
     def cancel(self, request_id: int, index: int | None) -> None:

@@ -27,7 +27,7 @@ from carpool.worker import protocol
 from carpool.worker.errors import as_error
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import Description, GeneratingModel
-from carpool.worker.protocol import Generate, Knobs, Step, StepEntry
+from carpool.worker.protocol import Count, Generate, Knobs, Prompt, Step, StepEntry
 
 
 class LanguageModel(GeneratingModel):
@@ -117,6 +117,10 @@ class LanguageModel(GeneratingModel):
         )
         accept(len(prompt_ids))
 
+    async def count(self, request: Count) -> int:
+        """See `GeneratingModel`."""
+        return len(await asyncio.to_thread(self._prompt_ids, request))
+
     def cancel(self, request_id: int, index: int | None) -> None:
         """See `GeneratingModel`."""
         self._engine.cancel(request_id, index)
@@ -134,14 +138,14 @@ class LanguageModel(GeneratingModel):
         except InvalidRequest as error:  # the one error of all who wait for this grammar
             raise InvalidRequest(error.message, param=given.field) from error
 
-    def _prompt_ids(self, request: Generate) -> list[int]:
+    def _prompt_ids(self, request: Prompt) -> list[int]:
         match request:
-            case Generate(messages=list(messages), prompt=None, prompt_ids=None):
+            case Prompt(messages=list(messages), prompt=None, prompt_ids=None):
                 text = self._template.render(messages, request.tools)
                 return self._encode(text, add_special_tokens=self._template.is_fallback)
-            case Generate(messages=None, prompt=str(prompt), prompt_ids=None):
+            case Prompt(messages=None, prompt=str(prompt), prompt_ids=None):
                 return self._encode(prompt, add_special_tokens=True)
-            case Generate(messages=None, prompt=None, prompt_ids=list(prompt_ids)):
+            case Prompt(messages=None, prompt=None, prompt_ids=list(prompt_ids)):
                 return prompt_ids
         raise InvalidRequest("Exactly one of messages, a prompt and prompt ids is needed.")
 

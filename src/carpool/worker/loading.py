@@ -19,6 +19,7 @@ from carpool.models.checkpoint import Checkpoint
 from carpool.models.detokenizer import IncrementalDetokenizer
 from carpool.models.open import open_checkpoint
 from carpool.models.reference import ModelReference
+from carpool.models.revision import revision
 from carpool.models.sampling_defaults import sampling_defaults
 from carpool.models.source import fetch
 from carpool.models.tokenizer import Tokenizer
@@ -69,12 +70,16 @@ async def _in_thread(name: str, work: Callable[[], Outcome]) -> Outcome:
         thread.shutdown(wait=False)
 
 
-def _open(source: Source, surroundings: Surroundings, reporter: ProgressReporter) -> Checkpoint:
+def _open(
+    source: Source, surroundings: Surroundings, reporter: ProgressReporter
+) -> tuple[Checkpoint, str | None]:
+    """A model's files and its revision, which is looked at before they are read."""
     reporter.phase("fetching")
     reference = ModelReference.parse(source.reference)
     path = fetch(reference, surroundings.config.model_dir, reporter.fetched)
+    found = revision(reference, surroundings.config.model_dir)
     reporter.phase("reading")
-    return open_checkpoint(path)
+    return open_checkpoint(path), found
 
 
 def _generates(checkpoint: Checkpoint) -> bool:
@@ -82,7 +87,7 @@ def _generates(checkpoint: Checkpoint) -> bool:
 
 
 def _weigh(weigh: Weigh, surroundings: Surroundings, reporter: ProgressReporter) -> int:
-    checkpoint = _open(weigh, surroundings, reporter)
+    checkpoint, _ = _open(weigh, surroundings, reporter)
     if _generates(checkpoint):
         return decoder_bytes(checkpoint, _decoder_configs(weigh, surroundings)[0])
     return _encoder_bytes(checkpoint, _encoder_config(weigh, surroundings))
@@ -93,7 +98,7 @@ def _encoder_bytes(checkpoint: Checkpoint, config: EncoderConfig) -> int:
 
 
 def _prepare(load: Load, surroundings: Surroundings, reporter: ProgressReporter) -> Start:
-    checkpoint = _open(load, surroundings, reporter)
+    checkpoint, found = _open(load, surroundings, reporter)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
     if _generates(checkpoint):
         prepare = _prepare_decoder
@@ -101,7 +106,7 @@ def _prepare(load: Load, surroundings: Surroundings, reporter: ProgressReporter)
         prepare = _prepare_reranker
     else:
         prepare = _prepare_encoder
-    return prepare(load, surroundings, reporter, checkpoint, tokenizer)
+    return prepare(load, surroundings, reporter, checkpoint, found, tokenizer)
 
 
 def _prepare_decoder(
@@ -109,6 +114,7 @@ def _prepare_decoder(
     surroundings: Surroundings,
     reporter: ProgressReporter,
     checkpoint: Checkpoint,
+    found: str | None,
     tokenizer: Tokenizer,
 ) -> Start:
     config, generation_config = _decoder_configs(load, surroundings)
@@ -128,6 +134,7 @@ def _prepare_decoder(
         context_length=min(spec.context_length, spec.num_blocks * spec.block_size),
         tokenizer=tokenizer.to_json(),
         memory_bytes=decoder_bytes(checkpoint, config),
+        revision=found,
         tool_form=template.tool_form.name,
         details={
             "architecture": checkpoint.architecture,
@@ -156,6 +163,7 @@ def _prepare_encoder(
     surroundings: Surroundings,
     reporter: ProgressReporter,
     checkpoint: Checkpoint,
+    found: str | None,
     tokenizer: Tokenizer,
 ) -> Start:
     config = _encoder_config(load, surroundings)
@@ -174,6 +182,7 @@ def _prepare_encoder(
         context_length=runtime.spec.max_tokens,
         dimensions=runtime.spec.dimensions,
         memory_bytes=_encoder_bytes(checkpoint, config),
+        revision=found,
         details={
             "architecture": checkpoint.architecture,
             "weights": config.weights,
@@ -201,6 +210,7 @@ def _prepare_reranker(
     surroundings: Surroundings,
     reporter: ProgressReporter,
     checkpoint: Checkpoint,
+    found: str | None,
     tokenizer: Tokenizer,
 ) -> Start:
     config = _encoder_config(load, surroundings)
@@ -217,6 +227,7 @@ def _prepare_reranker(
         task="rerank",
         context_length=runtime.spec.max_tokens,
         memory_bytes=_encoder_bytes(checkpoint, config),
+        revision=found,
         details={
             "architecture": checkpoint.architecture,
             "weights": config.weights,

@@ -193,6 +193,7 @@ class ModelManager:
                 error=None,
                 task=loaded.task,
                 context_length=loaded.context_length,
+                revision=loaded.revision,
                 dimensions=loaded.dimensions,
                 memory_bytes=loaded.memory_bytes,
                 knobs=knobs.over(loaded.knobs),

@@ -1,11 +1,12 @@
 """What the gateway and a worker process say to each other: one tagged msgspec struct per frame (`framing`).
 
 Every message with an `id` but `Cancel` is a call, and every call has exactly one end: `Weighed`, `Loaded`,
-`Done`, `Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for each of the
-`n` choices.
+`Done`, `Counted`, `Result`, `Scores`, `Error`, or `Step` entries that together hold one `finish_reason` for
+each of the `n` choices.
 
-    gateway → worker   Weigh  Load  Unload  Set  Tune  Generate  Embed  Score  Cancel
-    worker → gateway   Hello  Progress  Weighed  Loaded  Done  Accepted  Step  Result  Scores  Error  Stats
+    gateway → worker   Weigh  Load  Unload  Set  Tune  Generate  Count  Embed  Score  Cancel
+    worker → gateway   Hello  Progress  Weighed  Loaded  Done  Accepted  Step  Counted  Result  Scores
+                       Error  Stats
 """
 
 from collections.abc import Sequence
@@ -74,8 +75,8 @@ class Grammar(msgspec.Struct, array_like=True, frozen=True):
     """Where the client wrote it; errors name it."""
 
 
-class Generate(msgspec.Struct, tag="generate", frozen=True, omit_defaults=True):
-    """Generate text. Exactly one of `messages`, `prompt` and `prompt_ids` is given."""
+class Prompt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a language model reads. Exactly one of `messages`, `prompt` and `prompt_ids` is given."""
 
     id: int
     model: str
@@ -85,6 +86,15 @@ class Generate(msgspec.Struct, tag="generate", frozen=True, omit_defaults=True):
     """Told to the model with the messages, in OpenAI's shape."""
     prompt: str | None = None
     prompt_ids: list[int] | None = None
+
+
+class Count(Prompt, tag="count", frozen=True):
+    """Count the tokens of a prompt and generate nothing. Answered by `Counted`."""
+
+
+class Generate(Prompt, tag="generate", frozen=True):
+    """Generate text."""
+
     max_tokens: int | None = None
     """None: as many as fit the context."""
     min_tokens: int = 0
@@ -219,6 +229,8 @@ class Loaded(msgspec.Struct, tag="loaded", frozen=True):
     dimensions: int | None = None
     memory_bytes: int = 0
     """As `Weighed` tells it."""
+    revision: str | None = None
+    """What its files were: see `models.revision`."""
     knobs: Knobs = Knobs()
     """In force."""
     tool_form: str | None = None
@@ -233,6 +245,13 @@ class Done(msgspec.Struct, tag="done", frozen=True):
 
 class Accepted(msgspec.Struct, tag="accepted", frozen=True):
     """A `Generate` is well-formed and has its place; only now may the gateway answer 200."""
+
+    id: int
+    prompt_tokens: int
+
+
+class Counted(msgspec.Struct, tag="counted", frozen=True):
+    """A `Count`'s answer."""
 
     id: int
     prompt_tokens: int
@@ -307,5 +326,7 @@ class Stats(msgspec.Struct, tag="stats", frozen=True):
     metrics: list[Metric]
 
 
-ToWorker = Weigh | Load | Unload | Set | Tune | Generate | Embed | Score | Cancel
-FromWorker = Hello | Progress | Weighed | Loaded | Done | Accepted | Step | Result | Scores | Error | Stats
+ToWorker = Weigh | Load | Unload | Set | Tune | Generate | Count | Embed | Score | Cancel
+FromWorker = (
+    Hello | Progress | Weighed | Loaded | Done | Accepted | Step | Counted | Result | Scores | Error | Stats
+)

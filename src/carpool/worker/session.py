@@ -15,8 +15,24 @@ from carpool.worker.hosted import EmbeddingModel, GeneratingModel, ScoringModel
 from carpool.worker.watchdog import HEARTBEAT_S
 
 _CANCELLABLE = protocol.Generate | protocol.Embed | protocol.Score
-Call = protocol.Weigh | protocol.Load | protocol.Unload | protocol.Set | protocol.Tune | _CANCELLABLE
-End = protocol.Weighed | protocol.Loaded | protocol.Done | protocol.Result | protocol.Scores | protocol.Error
+Call = (
+    protocol.Weigh
+    | protocol.Load
+    | protocol.Unload
+    | protocol.Set
+    | protocol.Tune
+    | protocol.Count
+    | _CANCELLABLE
+)
+End = (
+    protocol.Weighed
+    | protocol.Loaded
+    | protocol.Done
+    | protocol.Counted
+    | protocol.Result
+    | protocol.Scores
+    | protocol.Error
+)
 
 
 class _OpenCall:
@@ -116,6 +132,9 @@ class Session:
             case protocol.Generate():
                 await self._generate(message)
                 return None
+            case protocol.Count():
+                counted = await self._generating(message.model).count(message)
+                return protocol.Counted(message.id, counted)
             case protocol.Embed():
                 return await self._embed(message)
             case protocol.Score():
@@ -136,15 +155,19 @@ class Session:
                 return protocol.Done(message.id)
 
     async def _generate(self, request: protocol.Generate) -> None:
-        model = self._host.get(request.model)
-        if not isinstance(model, GeneratingModel):
-            raise InvalidRequest(f"The model `{request.model}` does not generate text.", param="model")
+        model = self._generating(request.model)
 
         def accept(prompt_tokens: int) -> None:
             self._open[request.id].model = model
             self._writer.write(protocol.Accepted(request.id, prompt_tokens))
 
         await model.generate(request, accept)
+
+    def _generating(self, name: str) -> GeneratingModel:
+        model = self._host.get(name)
+        if not isinstance(model, GeneratingModel):
+            raise InvalidRequest(f"The model `{name}` does not generate text.", param="model")
+        return model
 
     async def _embed(self, request: protocol.Embed) -> protocol.Result:
         model = self._host.get(request.model)
@@ -170,6 +193,7 @@ class Session:
             about.tokenizer,
             about.dimensions,
             about.memory_bytes,
+            about.revision,
             model.knobs,
             about.tool_form,
         )

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 import msgspec
 
 from carpool.errors import ModelNotFound
+from carpool.models.reference import ModelReference
+from carpool.models.revision import revision
 from carpool.worker.config import ModelConfig
 from carpool.worker.protocol import Knobs
 
@@ -18,6 +21,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     reference: str
+    revision: str | None
+    """Which model that is: see `models.revision`. None until it is fetched."""
     aliases: tuple[str, ...]
     created: int
     """When it was configured, in Unix seconds."""
@@ -50,7 +55,8 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
 class ModelStates:
     """The states by name. A state is replaced, never changed, and each replacement makes a new `version`."""
 
-    def __init__(self, configs: Iterable[ModelConfig]) -> None:
+    def __init__(self, configs: Iterable[ModelConfig], model_dir: Path) -> None:
+        self._model_dir = model_dir
         self._states: dict[str, ModelState] = {}
         self._names: dict[str, str] = {}
         self._news = asyncio.Event()
@@ -76,6 +82,8 @@ class ModelStates:
         self._states[config.name] = ModelState(
             name=config.name,
             reference=config.reference,
+            # What the files are now: answers of before are served until the worker says what it has loaded.
+            revision=revision(ModelReference.parse(config.reference), self._model_dir),
             aliases=config.aliases,
             cache=config.cache,
             created=int(time.time()),

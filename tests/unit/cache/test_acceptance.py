@@ -72,6 +72,17 @@ def test_an_unqualified_or_unknown_judge_does_not_count() -> None:
     assert audit(judged, 0.85, right=0, wrong=1000, judge="stranger").level == 0.8
 
 
+def test_a_case_that_two_have_judged_is_one_case() -> None:
+    good = JudgeQuality(caught=490, wrong=500, passed=4990, right=5000)
+    judged = policy(good=good)
+    audit(judged, 0.85, right=150, wrong=0, judge="good")
+    audit(judged, 0.85, right=150, wrong=0)
+    for _ in range(150):
+        judged.outrank("t", "m", 0.85, "good", wrong=False)
+    found = judged.acceptance("t", "m")
+    assert (found.audits, found.wrong, found.standing) == (150, 0, "prior only")
+
+
 def test_a_measured_judge_counts_with_its_errors() -> None:
     good = JudgeQuality(caught=490, wrong=500, passed=4990, right=5000)
     judged = policy(good=good)

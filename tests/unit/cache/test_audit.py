@@ -9,6 +9,7 @@ from carpool.cache.audit import Audits
 from carpool.cache.judge import Case, Judge, JudgeQuality, ModelJudge
 from carpool.errors import NotFound
 from carpool.telemetry import Registry
+from tests.unit.worker.echo import until
 
 LEVELS = [Level(0.5, 0.02)]
 GOOD = JudgeQuality(caught=950, wrong=1000, passed=990, right=1000)
@@ -19,10 +20,24 @@ def case(name: str = "1") -> Case:
 
 
 def opened(
-    path: Path | None = None, judge: Judge | None = None, rate: float = 1.0, draw: float = 0.5
+    path: Path | None = None,
+    judge: Judge | None = None,
+    rate: float = 1.0,
+    draw: float = 0.5,
+    calibration: str = "c1",
+    embedder: str = "e1",
 ) -> tuple[Audits, AcceptancePolicy]:
     policy = AcceptancePolicy(LEVELS, 0.03, {judge.name: judge.quality} if judge else {})
-    audits = Audits(policy, rate=rate, registry=Registry(), path=path, judge=judge, draw=lambda: draw)
+    audits = Audits(
+        policy,
+        calibration=calibration,
+        embedder=embedder,
+        rate=rate,
+        registry=Registry(),
+        path=path,
+        judge=judge,
+        draw=lambda: draw,
+    )
     audits.start()
     return audits, policy
 
@@ -65,6 +80,68 @@ async def test_unreadable_verdicts_are_skipped_with_one_line(
         _, policy = opened(path)
     assert policy.acceptance("t", "m").audits == 1
     assert caplog.messages == [f"cache: skipped 3 unreadable verdicts of {path}"]
+
+
+async def test_verdicts_on_another_calibration_or_embedder_do_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    for name, calibration, embedder in (("1", "c1", "e1"), ("2", "c2", "e1"), ("3", "c1", "e2")):
+        audits, policy = opened(path, calibration=calibration, embedder=embedder)
+        assert policy.acceptance("t", "m").audits == 0
+        audits.offer(case(name))
+        audits.judge(name, wrong=True)
+        assert policy.acceptance("t", "m").audits == 1
+    with caplog.at_level(logging.INFO):
+        _, policy = opened(path)
+    assert policy.acceptance("t", "m").audits == 1
+    assert caplog.messages == ["cache: 2 verdicts are of another calibration or embedder"]
+
+
+class Plug:
+    """A judge that says `wrong` of everything, one case for each time it may."""
+
+    name = "plug"
+    quality = GOOD
+
+    def __init__(self, *, wrong: bool) -> None:
+        self.may = asyncio.Semaphore(0)
+        self.asked: list[str] = []
+        self._wrong = wrong
+
+    async def is_wrong(self, case: Case) -> bool:
+        self.asked.append(case.id)
+        await self.may.acquire()
+        return self._wrong
+
+
+async def test_a_case_counts_once_and_as_people_say(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.jsonl"
+    plug = Plug(wrong=True)
+    audits, policy = opened(path, judge=plug)
+
+    def counted() -> tuple[int, int]:
+        found = policy.acceptance("t", "m")
+        return found.audits, found.wrong
+
+    for name in ("1", "2", "3"):
+        audits.offer(case(name))
+    plug.may.release()
+    await until(lambda: plug.asked == ["1", "2"])
+    assert counted() == (1, 1)
+    audits.judge("1", wrong=False)  # after the plug
+    assert counted() == (1, 0)
+    audits.judge("2", wrong=False)  # while the plug ponders
+    audits.judge("3", wrong=True)  # before the plug has heard of it
+    assert counted() == (3, 1)
+    audits.offer(case("4"))
+    for _ in range(2):
+        plug.may.release()
+    await until(lambda: counted() == (4, 2))
+    assert plug.asked == ["1", "2", "4"]
+    await audits.stop()
+    _, policy = opened(path, judge=plug)
+    assert counted() == (4, 2)
 
 
 async def test_a_verdict_that_cannot_be_written_counts_all_the_same(

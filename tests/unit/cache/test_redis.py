@@ -17,6 +17,7 @@ from carpool.cache.entry import Entry, Record
 from carpool.cache.redis import RedisStore
 from carpool.cache.selector import Selector
 from tests.unit.cache.bag_of_words import answer, ask
+from tests.unit.cache.listener import HoldingListener
 from tests.unit.cache.redis_server import RedisServer
 from tests.unit.cache.test_service import QUESTION, SIMILAR, UNLIKE, Bench
 from tests.unit.worker.echo import until
@@ -239,6 +240,134 @@ async def test_who_falls_behind_the_log_reads_all_anew(
                 pipe.xadd("carpool:1:log", item, maxlen=10, approximate=False)
             pipe.execute()
         await until(lambda: entries(two) == 31 == entries(one))
+
+
+def delete_elsewhere(server: RedisServer, key: bytes) -> None:
+    """As another gateway does, while nothing else here gets a turn."""
+    with redis.Redis(port=server.port) as client, client.pipeline(transaction=True) as pipe:
+        pipe.delete(f"carpool:1:entry:{key.hex()}")
+        pipe.xadd("carpool:1:log", {"by": "x", "kept": 0, "key": key})
+        pipe.execute()
+
+
+@asynccontextmanager
+async def store_of(server: RedisServer) -> AsyncIterator[tuple[RedisStore, HoldingListener]]:
+    store, listener = RedisStore(server.url, "e1", TTL_S), HoldingListener()
+    await store.load(listener)
+    try:
+        yield store, listener
+    finally:
+        await store.close()
+
+
+def record_of(question: str, text: str = "An answer.", age_s: float = 0.0) -> Record:
+    return Record(Entry.of(ask(question), answer(text, created=time.time() - age_s)), None)
+
+
+async def put(store: RedisStore, listener: HoldingListener, record: Record) -> None:
+    listener.added([record])
+    await store.put(record)
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+async def test_what_is_kept_anew_survives_a_deletion_that_came_before(
+    server: RedisServer, confirmed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with store_of(server) as (store, listener):
+        old, new = record_of(QUESTION, "Old."), record_of(QUESTION, "New.")
+        key = old.entry.exact
+        await put(store, listener, old)
+        may_read = asyncio.Event()
+        read_log = store._read_log
+
+        async def late(*args: Any) -> bytes:
+            await may_read.wait()
+            return await read_log(*args)
+
+        if confirmed:
+            monkeypatch.setattr(store, "_read_log", late)
+            await put(store, listener, record_of(UNLIKE))  # ends the read that is under way
+        delete_elsewhere(server, key)
+        listener.added([new])
+        kept = store.put(new)
+        if confirmed:
+            await kept
+        may_read.set()
+        await put(store, listener, record_of("Why do cats purr?"))
+        delete_elsewhere(server, record_of("Why do cats purr?").entry.exact)
+        await until(lambda: len(listener.records) == (2 if confirmed else 1))
+        assert listener.records[key] is new
+        # And what others do after it counts again.
+        delete_elsewhere(server, key)
+        await until(lambda: key not in listener.records)
+
+
+async def test_what_is_kept_while_all_is_read_anew_stays(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carpool.cache.redis._LOG_LENGTH", 10)
+    monkeypatch.setattr("carpool.cache.redis._GROUP", 4)
+    async with store_of(server) as (store, listener):
+        first, meanwhile, gone = (record_of(name) for name in ("first", "meanwhile", "gone"))
+        for record in (first, gone):
+            await put(store, listener, record)
+        scan = store._client.scan
+        scans = 0
+
+        async def slow_scan(*args: Any, **fields: Any) -> Any:
+            nonlocal scans
+            reply = await scan(*args, **fields)
+            if reply[0] == 0:
+                scans += 1
+                await put(store, listener, meanwhile)  # and confirmed, and not in the reply
+            return reply
+
+        monkeypatch.setattr(store._client, "scan", slow_scan)
+        with redis.Redis(port=server.port) as client, client.pipeline(transaction=True) as pipe:
+            pipe.delete(f"carpool:1:entry:{gone.entry.exact.hex()}")
+            for number in range(30):  # the log is cut, the deletion with it
+                pipe.xadd("carpool:1:log", {"by": "x", "kept": 0, "key": b"%d" % number}, maxlen=10)
+            pipe.xtrim("carpool:1:log", maxlen=10, approximate=False)
+            pipe.execute()
+        await until(lambda: scans > 0 and gone.entry.exact not in listener.records)
+        assert set(listener.records) == {first.entry.exact, meanwhile.entry.exact}
+        assert len(names(server)) == 2
+
+
+async def test_the_newer_of_two_answers_from_an_outage_stays(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path, durable=True)
+    try:
+        async with store_of(server) as (store, listener):
+            await put(store, listener, record_of("a", "Old.", age_s=60))
+            await put(store, listener, record_of("b", "Old.", age_s=60))
+            server.stop()
+            await until(lambda: listener.errors[-1] is not None)
+            for name, age_s in (("a", 0), ("b", 120)):
+                record = record_of(name, "New.", age_s=age_s)
+                listener.added([record])
+                store.put(record).exception()
+            server.start()
+            await until(lambda: listener.errors[-1] is None)
+            await put(store, listener, record_of("c"))  # behind what is put back
+        texts = {name: listener.records[record_of(name).entry.exact].entry.answer.text for name in "ab"}
+        assert texts == {"a": "New.", "b": "Old."}
+        async with store_of(server) as (_, again):
+            texts = {name: again.records[record_of(name).entry.exact].entry.answer.text for name in "ab"}
+        assert texts == {"a": "New.", "b": "Old."}
+    finally:
+        server.stop()
+
+
+async def test_an_entry_whose_vector_is_being_made_is_not_held_yet() -> None:
+    bench = Bench()
+    bench.embed.gate = asyncio.Event()
+    async with bench.cache:
+        learning = asyncio.create_task(bench.learn(QUESTION))
+        await until(lambda: entries(bench) == 1)
+        assert bench.cache.keeper.held() == []
+        bench.embed.gate.set()
+        await learning
+        assert len(bench.cache.keeper.held()) == 1
 
 
 async def test_many_changes_of_both_end_in_the_same_state(server: RedisServer) -> None:

@@ -499,7 +499,7 @@ async def test_chaos_no_answer_crosses_tenants_models_or_conversations() -> None
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
                 assert found.text == owner
 
-        for _ in range(int(os.environ.get("CARPOOL_CHAOS_REQUESTS", "1000")) // 20):
+        for _ in range(int(os.environ.get("CARPOOL_CHAOS_REQUESTS", "10000")) // 20):
             await asyncio.gather(*[one() for _ in range(20)])
             if dice.random() < 0.1:
                 await bench.cache.invalidate(Selector(tenant=dice.choice(["red", "blue"])))

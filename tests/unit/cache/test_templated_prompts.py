@@ -1,6 +1,6 @@
 """Prompts from templates and swapped contexts, with the real embedder: none gets another one's answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,62 @@ async def test_the_same_question_in_another_context_is_another_question(
             again = await cache.lookup(ask(question, config=cache.config, earlier=earlier))
             assert again.answer is not None
             assert again.answer.text == context
+
+
+TRIP = (
+    ("system", "You are a travel guide."),
+    ("user", "I am going to Oslo in May."),
+    ("assistant", "Oslo is mild in May, with long evenings."),
+    ("user", "I like museums."),
+    ("assistant", "The Munch museum is worth a day."),
+)
+OTHERWISE = (
+    ("system", "You are a pirate who hates museums."),
+    ("user", "I am going to Oslo in January."),
+    ("assistant", "Oslo is cold in May, with short evenings."),
+    ("user", "I like skiing."),
+    ("assistant", "The ski museum is worth a day."),
+)
+PACKING = ("What should I pack for the trip to Norway?", "What should I take on the trip to Norway?")
+
+
+def conversations() -> Iterator[tuple[tuple[str, str], ...]]:
+    """One conversation, and all that differ from it in one place: a turn changed, left out, moved, added."""
+    yield TRIP
+    for place in range(len(TRIP)):
+        before, turn, after = TRIP[:place], TRIP[place], TRIP[place + 1 :]
+        yield (*before, OTHERWISE[place], *after)
+        yield (*before, (turn[0], f"{turn[1]} "), *after)
+        yield (*before, *after)
+        yield (*before, turn, turn, *after)
+        if after:
+            yield (*before, after[0], turn, *after[1:])
+    yield (("developer", TRIP[0][1]), *TRIP[1:])
+    yield ()
+
+
+@BOTH
+async def test_a_conversation_that_differs_in_any_turn_is_another_one(
+    embedder: Embedder, policy: PolicyName
+) -> None:
+    async with running(embedder, policy) as cache:
+        contexts = [
+            [{"role": role, "content": content} for role, content in turns] for turns in conversations()
+        ]
+        for number, earlier in enumerate(contexts):
+            for question in PACKING:  # none gets an answer that was given in another conversation
+                lookup = await cache.lookup(ask(question, config=cache.config, earlier=earlier))
+                if lookup.lead is not None:
+                    lookup.lead.complete(answer(f"{number}"))
+                    await cache.flush()
+                else:
+                    assert lookup.answer is not None
+                    assert (question, lookup.answer.text) == (PACKING[1], f"{number}")
+        for number, earlier in enumerate(contexts):
+            for question in PACKING:
+                again = await cache.lookup(ask(question, config=cache.config, earlier=earlier))
+                assert again.answer is not None
+                assert again.answer.text == f"{number}"
 
 
 @BOTH

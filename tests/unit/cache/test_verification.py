@@ -1,3 +1,4 @@
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,24 @@ async def test_hits_and_near_misses_are_audited_and_only_hits_are_served() -> No
         assert 0.8 < gauge(registry, "carpool_cache_level", tenant="local", model="m") < cases[0].probability
         assert gauge(registry, "carpool_cache_wrong_share", bound="expected") <= 0.03
         assert gauge(registry, "carpool_cache_wrong_share", bound="upper") == 1.0
+
+
+async def test_every_request_that_shares_a_judgement_may_be_audited() -> None:
+    cache, _ = opened()
+    async with cache:
+        await learn(cache, STORED)
+        assert cache.verification.audits is not None
+        for question, outcomes in ((SAME, ["semantic"] * 5), (NEAR, ["joined"] * 4 + ["miss"])):
+            found = await asyncio.gather(
+                *(cache.lookup(ask(question, config=cache.config)) for _ in range(5))
+            )
+            assert sorted(lookup.outcome for lookup in found) == outcomes
+            for lookup in found:
+                if lookup.lead is not None:
+                    lookup.lead.abandon()
+            cases = cache.verification.audits.pending()[-5:]
+            assert [(case.asked, case.served) for case in cases] == [(question, question == SAME)] * 5
+            assert len({case.id for case in cases}) == 5
 
 
 async def test_verdicts_on_wrong_hits_end_them_for_their_tenant_alone() -> None:

@@ -14,7 +14,7 @@ from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.generation import Generation
 from carpool.worker.places import Reservation
-from carpool.worker.protocol import Embed, Generate, Score, StepEntry
+from carpool.worker.protocol import Embed, Generate, Prompt, Score, StepEntry
 from tests.unit.worker.echo import byte_tokenizer
 
 CHAT = ModelConfig(reference="pypi:parrot==1", name="parrot", aliases=("org/parrot",))
@@ -103,6 +103,10 @@ class LocalClient(WorkerClient):
         task.add_done_callback(self._feeding.discard)
         return generation
 
+    async def count_tokens(self, request: Prompt) -> int:
+        self._check(request.model, "generate")
+        return len(_prompt_ids(request, self._tokenizer.encode))
+
     async def embed(self, request: Embed) -> Embeddings:
         self._check(request.model, "embed")
         self.embeds.append(request)
@@ -179,7 +183,7 @@ class LocalClient(WorkerClient):
             await asyncio.sleep(0)
 
 
-def _prompt_ids(request: Generate, encode: Callable[[str], list[int]]) -> list[int]:
+def _prompt_ids(request: Prompt, encode: Callable[[str], list[int]]) -> list[int]:
     if request.prompt_ids is not None:
         if max(request.prompt_ids) > 256:
             raise InvalidRequest("prompt must be token ids from 0 to 256", param="prompt")

@@ -31,6 +31,7 @@ class Service:
         client: LocalClient | None = None,
         *,
         cached: bool = False,
+        max_bytes: int = 2**29,
         cache: AnswerCache | None = None,
     ) -> None:
         """`cached`: with a cache that matches by repetition only, for want of an embedder."""
@@ -39,7 +40,10 @@ class Service:
         self.cache = cache
         if cached:
             self.cache = AnswerCache(
-                CacheConfig(store="memory"), embed=_no_embedder, store=MemoryStore(), registry=self.registry
+                CacheConfig(store="memory", max_bytes=max_bytes),
+                embed=_no_embedder,
+                store=MemoryStore(),
+                registry=self.registry,
             )
         self.app: FastAPI = create_app(config or GatewayConfig(), self.client, self.cache, self.registry)
 

@@ -70,8 +70,8 @@ class Chaos:
     async def request(self) -> None:
         """One request from its first byte to its one end."""
         dice = self._dice
-        kind = dice.choice(self._kinds)
-        data = self._data(kind)
+        kind, tenant = dice.choice(self._kinds), dice.choice(KEYS[:2]).name
+        data = self._data(kind, tenant)
         leaves = kind == "cut off" or dice.random() < 0.3
         if leaves:
             await self._leave(data, reads=kind != "cut off" and dice.random() < 0.4)
@@ -86,6 +86,8 @@ class Chaos:
         self.ended[outcome.error or kind] += 1
         if "x-carpool-cache" in outcome.headers:
             self.ended[outcome.headers["x-carpool-cache"]] += 1
+            # Both tenants ask the same questions; a shared answer names the request that it is of.
+            assert outcome.headers.get("x-carpool-cache-match", tenant).startswith(tenant)
 
     async def _leave(self, data: bytes, reads: bool) -> None:
         """Send a part or all of it, read some of the reply or none, and cut the connection."""
@@ -100,10 +102,9 @@ class Chaos:
             for _ in range(dice.choice([0, 1, 5, 30, 200])):
                 await asyncio.sleep(0)
 
-    def _data(self, kind: str) -> bytes:
+    def _data(self, kind: str, tenant: str) -> bytes:
         dice = self._dice
-        key = dice.choice(KEYS[:2])
-        headers = {"authorization": f"Bearer sk-{key.name}"}
+        headers = {"authorization": f"Bearer sk-{tenant}", "x-request-id": f"{tenant}-{dice.random()}"}
         model = dice.choice([TALKER, TALKER, SPARE])
         talk: dict[str, Any] = {"model": model, "max_tokens": dice.randint(1, 60), "ignore_eos": True}
         talk["messages"] = [{"role": "user", "content": f"Tell me of {dice.random()}"}]

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from carpool.cache.selector import Selector
 from carpool.gateway.config import GatewayConfig, KeyConfig
+from carpool.gateway.key_file import KeyFile
 from carpool.gateway.repeats import Repeats
 from tests.unit.gateway.serving import CHAT_PATH, Service, chat
 
@@ -73,7 +75,7 @@ async def test_metrics_count_it_like_any_hit(short: list[bool]) -> None:
     assert count("carpool_cache_lookups_total") == {"miss": 1, "exact": 4}
     assert count("carpool_answers_total") == {"miss": 1, "exact": 4}
     assert service.cache is not None
-    (key,) = service.cache.keeper.held()
+    (key,) = service.cache.keeper.catalogue.keys()
     kept = service.cache.keeper.catalogue.kept(key)
     assert kept is not None
     assert kept.hits == 4
@@ -89,6 +91,31 @@ async def test_what_is_no_longer_in_the_cache_is_no_repeat(short: list[bool]) ->
     assert short == [False, False, True, False]
 
 
+async def test_what_is_dropped_from_the_cache_is_forgotten_at_once(
+    short: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Repeats] = []
+    remember = Repeats.remember
+
+    def recorded(self: Repeats, *args: Any) -> None:
+        made.append(self)
+        remember(self, *args)
+
+    monkeypatch.setattr(Repeats, "remember", recorded)
+    service = Service(cached=True)
+    assert service.cache is not None
+    for text in ("hello", "hello", "hello", "there", "there"):
+        await post(service, chat(text))
+    assert short.count(True) == 1
+    repeats = made[0]
+    assert len(repeats) == 2
+    await service.cache.flush()
+    await service.cache.invalidate(Selector())
+    assert len(repeats) == 0
+    await post(service, chat("hello"))
+    assert not short[-1]
+
+
 async def test_a_model_that_is_another_one_by_now(short: list[bool]) -> None:
     service = Service(cached=True)
     for _ in range(3):
@@ -99,7 +126,7 @@ async def test_a_model_that_is_another_one_by_now(short: list[bool]) -> None:
     for _ in range(2):
         await post(service, chat("hello"))
     assert short.pop()
-    service.client.set_state("parrot", reference="pypi:parrot==2")
+    service.client.set_state("parrot", revision="pypi:parrot==2")
     assert (await post(service, chat("hello"))).headers[PREFIX] == "miss"
 
 
@@ -133,12 +160,30 @@ async def test_each_key_has_its_own(short: list[bool]) -> None:
     assert (await post(service, chat("hello"), authorization="Bearer stranger")).status_code == 401
 
 
-async def test_bounds_hold_as_ever(short: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service(cached=True)
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [({"cache": "off"}, "bypass"), ({"cache": "opt-in"}, "bypass"), ({"cache_scope": "user"}, "bypass")],
+)
+async def test_a_key_whose_settings_change(
+    short: list[bool], tmp_path: Path, fields: dict[str, Any], outcome: str
+) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    file.add(keyed("red"))
+    service = Service(GatewayConfig(keys_file=file.path), cached=True)
+    for _ in range(3):
+        reply = await post(service, chat("hello"), authorization="Bearer red")
+    assert (reply.headers[PREFIX], short[-1]) == ("exact", True)
+    file.remove("red")
+    file.add(keyed("red", **fields))
+    reply = await post(service, chat("hello"), authorization="Bearer red")
+    assert (reply.headers[PREFIX], short[-1]) == (outcome, False)
+
+
+async def test_bounds_hold_as_ever(short: list[bool]) -> None:
+    service = Service(cached=True, max_bytes=16 * 8000)  # two replies
     body = chat("hello")
     for _ in range(3):
         await post(service, body)
-    monkeypatch.setattr("carpool.gateway.repeats._MAX_REPEATS", 2)
     for text in ("one", "two", "three"):
         for _ in range(2):
             await post(service, chat(text))

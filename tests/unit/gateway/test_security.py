@@ -137,7 +137,7 @@ async def test_huge_keys_are_refused_or_kept_as_digests() -> None:
             for _ in range(2)
         ]
         assert outcomes == ["miss", "exact"]
-        (held,) = service.cache.keeper.held()
+        (held,) = service.cache.keeper.catalogue.keys()
         assert len(held) == 32
         assert (await http.post(CHAT_PATH, json=chat())).status_code == 200
 

@@ -91,6 +91,8 @@ async def test_a_chat_model_judges_at_idle_priority(opinion: str, wrong: int) ->
     asked, judging = client.generates
     assert asked.priority < Priority.IDLE
     assert (judging.priority, judging.model, judging.temperature) == (Priority.IDLE, "parrot", 0.0)
+    assert judging.grammar is not None
+    assert judging.grammar.text == "[Yy]es|[Nn]o"
 
 
 async def test_a_judge_that_is_not_good_enough_proves_nothing() -> None:

@@ -37,17 +37,19 @@ class FileServer:
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def publish_repository(server: FileServer, name: str, files: Mapping[str, bytes]) -> None:
+def publish_repository(
+    server: FileServer, name: str, files: Mapping[str, bytes], commit: str = COMMIT
+) -> None:
     """Answer as the hub does for the repository `name` with these files."""
-    server.headers |= {"X-Repo-Commit": COMMIT, "ETag": '"abc"'}
+    server.headers |= {"X-Repo-Commit": commit, "ETag": '"abc"'}
     tree = [
         {"type": "file", "path": path, "size": len(data), "oid": "0" * 40} for path, data in files.items()
     ]
-    info = {"id": name, "sha": COMMIT, "siblings": []}
+    info = {"id": name, "sha": commit, "siblings": []}
     server.files[f"/api/models/{name}/revision/main"] = ("application/json", json.dumps(info).encode())
-    server.files[f"/api/models/{name}/tree/{COMMIT}"] = ("application/json", json.dumps(tree).encode())
+    server.files[f"/api/models/{name}/tree/{commit}"] = ("application/json", json.dumps(tree).encode())
     for path, data in files.items():
-        server.files[f"/{name}/resolve/{COMMIT}/{path}"] = ("application/octet-stream", data)
+        server.files[f"/{name}/resolve/{commit}/{path}"] = ("application/octet-stream", data)
 
 
 def hub_environment(server: FileServer, directory: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from carpool.worker.generation import Generation
 from carpool.worker.host import ModelHost, Surroundings
 from carpool.worker.hosted import Description, EmbeddingModel, GeneratingModel, HostedModel, ScoringModel
 from carpool.worker.protocol import (
+    Count,
     Embed,
     Generate,
     Knobs,
@@ -102,6 +103,9 @@ class EchoModel(Tuned, GeneratingModel):
             self.running[request.id, index] = list(ids[: request.max_tokens])
         accept(len(ids))
         self._work.set()
+
+    async def count(self, request: Count) -> int:
+        return len(self.tokenizer.encode(request.prompt or ""))
 
     def cancel(self, request_id: int, index: int | None) -> None:
         ended = [key for key in self.running if key[0] == request_id and index in (None, key[1])]

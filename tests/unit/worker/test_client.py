@@ -16,6 +16,7 @@ from carpool.errors import (
     ModelNotFound,
     PayloadTooLarge,
     StartError,
+    Unavailable,
 )
 from carpool.worker import framing, protocol
 from carpool.worker.client import WorkerClient
@@ -203,6 +204,22 @@ async def test_a_cancelled_score_leaves_nothing() -> None:
         await asyncio.wait({task})
         await idle(client, lives)
         assert lives.last.encoder.steps == 0
+
+
+async def test_a_prompt_is_counted_without_a_place() -> None:
+    async with started(max_requests_per_model=1) as (client, lives):
+        lives.last.chat.going.clear()
+        generation = await client.generate(request("hello"))
+        assert generation.prompt_tokens == 5
+        assert await client.count_tokens(request("hello there", "parrot", max_tokens=3)) == 11
+        with pytest.raises(InvalidRequest, match="does not generate"):
+            await client.count_tokens(request("hello", "embed"))
+        await generation.aclose()
+        await idle(client, lives)
+        assert lives.last.chat.steps == 0
+        client.unload("echo")
+        with pytest.raises(Unavailable, match="not up"):
+            await client.count_tokens(request("hello"))
 
 
 async def test_refusals_come_as_their_own_errors() -> None:

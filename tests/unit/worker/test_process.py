@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -100,6 +101,21 @@ async def test_a_process_serves_and_ends_with_its_client(llama: ModelConfig) -> 
     assert await process.wait() == "exit status 0"
 
 
+async def test_the_worker_tells_which_files_it_has_loaded(tmp_path: Path, llama: ModelConfig) -> None:
+    path = Path(shutil.copy(llama.reference, tmp_path))
+    async with started(replace(llama, reference=str(path))) as (client, _):
+        first = client.models["llama"].revision
+        assert first == WorkerClient(client.config).models["llama"].revision  # as any start tells it
+        os.utime(path, ns=(0, 0))  # as if it were another file
+        client.unload("llama")
+        await settled(client)
+        assert client.models["llama"].revision == first
+        client.load("llama")
+        await settled(client)
+        assert client.models["llama"].phase == "ready"
+        assert client.models["llama"].revision not in (None, first)
+
+
 async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: ModelConfig) -> None:
     async with started(llama) as (client, _):
         with pytest.raises(ContextLengthExceeded, match=rf"{CONTEXT} .* 5000"):
@@ -123,6 +139,7 @@ async def test_a_prompt_that_does_not_fit_is_refused_with_the_numbers(llama: Mod
         chat = protocol.Generate(0, "llama", messages=messages, max_tokens=3, ignore_eos=True)
         generation = await client.generate(chat)
         assert generation.prompt_tokens == len("User: Hi\n\nAssistant:")
+        assert await client.count_tokens(chat) == generation.prompt_tokens
         await read_all(generation)
         assert client.open_requests == 0
 

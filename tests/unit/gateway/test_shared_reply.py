@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 
 from carpool.cache.answer import Answer
-from carpool.cache.in_flight import InFlight
-from carpool.gateway.reply import SharedReply
+from carpool.cache.in_flight import InFlight, LeaderLost
+from carpool.gateway.reply import Reply
+from carpool.gateway.shared_reply import SharedReply
 from carpool.worker.generation import Piece
 
 
@@ -27,7 +28,7 @@ async def test_others_get_their_turn_while_a_late_follower_catches_up() -> None:
             created=0,
         )
     )
-    reply = await SharedReply.open(follower, whole=False)
+    reply = await SharedReply.open(follower, False, _nobody)
     text: list[str] = []
 
     def take(pieces: Sequence[Piece]) -> None:
@@ -38,3 +39,7 @@ async def test_others_get_their_turn_while_a_late_follower_catches_up() -> None:
     assert len(text) < 100
     await delivery
     assert "".join(text) == "a" * 1000
+
+
+async def _nobody(lost: LeaderLost) -> Reply:
+    raise lost
