@@ -1,6 +1,7 @@
 """Every supported architecture, from its directory to vectors and scores, against stored ones of PyTorch."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from carpool.encoders import (
 from carpool.errors import ModelFailed
 from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.encoder import TokenPair
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.encoder import OpenVinoClassifier, OpenVinoEncoder
 from carpool.runtimes.openvino.encoder_graph import build_classifier_graph, build_embedding_graph
@@ -180,6 +182,19 @@ async def test_int8_weights_are_near(tmp_path: Path) -> None:
         vectors = (await model.embed(TEXTS, truncate=True)).vectors
     cosines = (vectors * np.array(REFERENCES[tiny.name]["vectors"])).sum(axis=1)
     assert 0.99 < cosines.min() < 0.9999999
+
+
+@pytest.mark.parametrize("name", names(RERANK))
+def test_int8_logits_are_near_whichever_threads_compute_them(tmp_path: Path, name: str) -> None:
+    checkpoint = open_checkpoint(BY_NAME[name].write(tmp_path))
+    pairs = [TokenPair([2, 7 + index, 9, 3, 11, 5, 3], 4) for index in range(8)]
+    exact = OpenVinoClassifier(checkpoint, num_threads=1, precision="f32").classify(pairs)
+    runtime = OpenVinoClassifier(checkpoint, num_threads=3, weights=WeightFormat.INT8)
+    assert runtime.concurrency == 3
+    with ThreadPoolExecutor(runtime.concurrency) as pool:
+        for logits in pool.map(runtime.classify, [pairs] * 30):
+            # A missing scale makes it twenty times as much.
+            assert np.abs(logits - exact).max() < np.abs(exact).max()
 
 
 def test_a_graph_that_is_there_has_the_weights_it_has(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from carpool.cache.service import AnswerCache
 from carpool.errors import WorkerDied
 from carpool.telemetry import Registry
 from carpool.worker.generation import Generation
+from carpool.worker.places import Reservation
 from carpool.worker.protocol import Generate
 from tests.unit.cache.bag_of_words import BagOfWords
 from tests.unit.gateway.local_client import LocalClient
@@ -257,12 +258,14 @@ class FailingOnce(LocalClient):
 
     later: str | None = None
 
-    async def generate(self, request: Generate, *, stop: Sequence[str] = ()) -> Generation:
+    async def generate(
+        self, request: Generate, *, stop: Sequence[str] = (), places: Reservation | None = None
+    ) -> Generation:
         self.failure = None if self.generates else WorkerDied("The worker ended.")
         if self.generates and self.later is not None:
             messages = [{"role": "user", "content": self.later}]
             request = msgspec.structs.replace(request, messages=messages)
-        return await super().generate(request, stop=stop)
+        return await super().generate(request, stop=stop, places=places)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,15 @@ from carpool.worker.states import ModelState
     ],
 )
 def test_a_model_that_could_not_be_loaded_on_demand(error: str | None, message: str) -> None:
-    state = ModelState(name="a", reference="pypi:a==1", aliases=(), created=0, phase="unloaded", error=error)
+    state = ModelState(
+        name="a",
+        reference="pypi:a==1",
+        revision=None,
+        aliases=(),
+        created=0,
+        phase="unloaded",
+        error=error,
+    )
     refusal = not_up(state, load_on_demand=True, start_left_s=1.0)
     assert isinstance(refusal, Overloaded)
     assert refusal.message == message

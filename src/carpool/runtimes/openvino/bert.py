@@ -73,8 +73,8 @@ class Bert:
 
     def logits(self) -> ov.Node:
         """What the head of `BertForSequenceClassification` gives, f32 [texts, labels]."""
-        pooled = ops.tanh(self._linear(self.first(), f"{self._prefix}pooler.dense"))
-        return self._linear(pooled, "classifier")
+        pooled = ops.tanh(self._head(self.first(), f"{self._prefix}pooler.dense"))
+        return self._head(pooled, "classifier")
 
     def _tokens(self) -> ov.Node:
         """The last layer's hidden states, f32 [rows * tokens, hidden_size]."""
@@ -120,6 +120,14 @@ class Bert:
         )
         attended = ops.scaled_dot_product_attention(query, key, value, self._mask)
         return ops.reshape(ops.transpose(attended, heads_first), ints(0, 0, self._hidden_size), True)
+
+    def _head(self, x: ov.Node, name: str) -> ov.Node:
+        """A product of the head, whose matrices are held as in the checkpoint whatever `weights` says.
+
+        They are next to nothing beside the layers'. And where a graph is compiled for several streams, the
+        plugin leaves out the scale of an 8-bit matrix with one row in all streams but one.
+        """
+        return linear(x, self._constant(f"{name}.weight"), self._constant(f"{name}.bias"))
 
     def _linear(self, x: ov.Node, name: str) -> ov.Node:
         weight = self._checkpoint.tensor(f"{name}.weight")

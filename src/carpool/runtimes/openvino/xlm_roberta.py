@@ -18,7 +18,7 @@ class XlmRoberta(Bert):
 
     def logits(self) -> ov.Node:
         """What the head of `XLMRobertaForSequenceClassification` gives, f32 [texts, labels]."""
-        return self._linear(ops.tanh(self._linear(self.first(), "classifier.dense")), "classifier.out_proj")
+        return self._head(ops.tanh(self._head(self.first(), "classifier.dense")), "classifier.out_proj")
 
     def _places(self) -> ov.Node:
         """Positions count from the padding token's id + 1; a padding token itself is at its own id.
