@@ -70,6 +70,7 @@ class Talker(Quiet, GeneratingModel):
             context_length=100_000,
             details={"kind": "no-op"},
             tokenizer=tokenizer().to_json(),
+            revision="no-op",
         )
 
     async def generate(self, request: Generate, accept: Callable[[int], None]) -> None:

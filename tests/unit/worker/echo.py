@@ -79,6 +79,7 @@ class EchoModel(Tuned, GeneratingModel):
             context_length=64,
             details={"kind": "echo"},
             tokenizer=self.tokenizer.to_json(),
+            revision="echo",
             tool_form="mistral",
         )
         self.running: dict[tuple[int, int], list[int]] = {}
