@@ -108,7 +108,11 @@ class Embedder(Quiet, EmbeddingModel):
 
     def __init__(self) -> None:
         self.description = Description(
-            task="embed", context_length=512, details={"kind": "no-op"}, dimensions=DIMENSIONS
+            task="embed",
+            context_length=512,
+            revision="no-op",
+            details={"kind": "no-op"},
+            dimensions=DIMENSIONS,
         )
         self._vector = np.full(DIMENSIONS, DIMENSIONS**-0.5, "<f4").tobytes()
 

@@ -20,11 +20,11 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
     task: str
     context_length: int
+    revision: str | None
     details: dict[str, str | int | float]
     tokenizer: str | None = None
     dimensions: int | None = None
     memory_bytes: int = 0
-    revision: str | None = None
     tool_form: str | None = None
 
 

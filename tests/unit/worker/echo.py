@@ -145,7 +145,9 @@ class EchoEncoder(Tuned, EmbeddingModel, ScoringModel):
     """A text's vector is its number of bytes and its first byte; a score is the number of shared letters."""
 
     def __init__(self) -> None:
-        self.description = Description(task="embed", context_length=64, details={}, dimensions=2)
+        self.description = Description(
+            task="embed", context_length=64, revision="echo", details={}, dimensions=2
+        )
         self.going = _open_event()
         self._waiting = 0
 
