@@ -25,7 +25,7 @@ def free_port() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port: int = probe.getsockname()[1]
-        if port // 2 % count == number:  # Linux gives odd ones first
+        if port // 2 % count == number % count:  # Linux gives odd ones first
             return port
 
 

@@ -19,6 +19,7 @@ from carpool.runtimes.openvino.device import (
     activation_rounding,
     compile_model,
     default_precision,
+    real_threads,
     rows_that_round_alike,
 )
 from carpool.runtimes.openvino.gpt2 import Gpt2
@@ -64,7 +65,7 @@ def load_decoder(
     weights = weight_format(checkpoint, config)
     report = on_progress or (lambda _phase, _share: None)
     report("building", 0.0)
-    graph = _graph_class(checkpoint)(checkpoint, weights, num_threads)
+    graph = _graph_class(checkpoint)(checkpoint, weights, real_threads(num_threads))
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
     precision = _compute_precision(weights, config.kv_cache_precision)

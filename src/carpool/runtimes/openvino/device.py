@@ -1,6 +1,7 @@
 """The CPU as OpenVINO's device: what it can do, and how graphs are compiled for it."""
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -61,6 +62,11 @@ def rows_that_round_alike(precision: Precision, weights: WeightFormat) -> int:
     if precision == "bf16" and weights is WeightFormat.INT8:
         return 5 if has_matrix_units() else 2
     return 5 if precision == "bf16" and weights is WeightFormat.INT4 else 2
+
+
+def real_threads(num_threads: int) -> int:
+    """How many threads the plugin makes where it is given a budget: none without a core that it may use."""
+    return min(num_threads, len(os.sched_getaffinity(0)))
 
 
 def compile_model(
