@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -38,21 +39,30 @@ def _nothing() -> None:
     """What most calls have to do at their end."""
 
 
+@dataclass(slots=True, eq=False)
+class _OpenCall:
+    """A call without its end. One of the two gets what comes of it."""
+
+    on_end: Callable[[], None]
+    future: asyncio.Future[Any] | None = None
+    """Of a `Call`."""
+    generation: Generation | None = None
+    """Of a `Generate`."""
+
+
 class Connection:
     """Sends calls to a worker and routes what comes back.
 
-    An id is in one of the two tables from its call until its terminal message, its cancellation or the end
-    of the connection; what comes for any other id is late and dropped. `on_news` gets the messages that
-    belong to no call. What a call brings as `on_end` is called once, when it leaves the table or is refused.
+    A call is in the table until its terminal message, its cancellation or the end of the connection; what
+    comes for an id that is not there is late and dropped. `on_news` gets the messages that belong to no call.
+    What a call brings as `on_end` is called once, when it leaves the table or is refused.
     """
 
     def __init__(self, life: Life, on_news: Callable[[News], None], watchdog: Watchdog) -> None:
         self._life = life
         self._watchdog = watchdog
         self._on_news = on_news
-        self._generations: dict[int, Generation] = {}
-        self._futures: dict[int, asyncio.Future[Any]] = {}
-        self._ends: dict[int, Callable[[], None]] = {}
+        self._open: dict[int, _OpenCall] = {}
         self._refusal: Callable[[], CarpoolError] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -60,7 +70,7 @@ class Connection:
     @property
     def open_calls(self) -> int:
         """Calls without their terminal message."""
-        return len(self._generations) + len(self._futures)
+        return len(self._open)
 
     async def idle(self) -> None:
         """Wait until no call is open."""
@@ -71,9 +81,8 @@ class Connection:
 
         Cancelling it cancels the call.
         """
-        self._enter(message.id, on_end)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._futures[message.id] = future
+        self._enter(message.id, _OpenCall(on_end, future=future))
         try:
             await self._life.writer.send(message)
             answer = await future
@@ -88,8 +97,7 @@ class Connection:
         self, message: protocol.Generate, generation: Generation, on_end: Callable[[], None] = _nothing
     ) -> None:
         """Send a generation and wait until it is accepted. Raises and is cancelled as `call`."""
-        self._enter(message.id, on_end)
-        self._generations[message.id] = generation
+        self._enter(message.id, _OpenCall(on_end, generation=generation))
         try:
             await self._life.writer.send(message)
             await generation.accepted()
@@ -133,14 +141,14 @@ class Connection:
     def end(self, refusal: Callable[[], CarpoolError]) -> None:
         """End every open call with an error of this kind, and refuse new ones with it."""
         self._refusal = refusal
-        for call_id in [*self._generations, *self._futures]:
+        for call_id in [*self._open]:
             self._fail(call_id, refusal())
 
-    def _enter(self, call_id: int, on_end: Callable[[], None]) -> None:
+    def _enter(self, call_id: int, call: _OpenCall) -> None:
         if self._refusal is not None:
-            on_end()
+            call.on_end()
             raise self._refusal()
-        self._ends[call_id] = on_end
+        self._open[call_id] = call
         self._idle.clear()
 
     def _route(self, message: protocol.FromWorker) -> None:
@@ -150,8 +158,8 @@ class Connection:
                 for entry in entries:
                     self._feed(entry)
             case protocol.Accepted(id=call_id, prompt_tokens=prompt_tokens):
-                if call_id in self._generations:
-                    self._generations[call_id].accept(prompt_tokens)
+                if (generation := self._generation(call_id)) is not None:
+                    generation.accept(prompt_tokens)
             case (
                 protocol.Counted()
                 | protocol.Result()
@@ -166,8 +174,12 @@ class Connection:
             case _:
                 self._on_news(message)
 
+    def _generation(self, call_id: int) -> Generation | None:
+        call = self._open.get(call_id)
+        return None if call is None else call.generation
+
     def _feed(self, entry: protocol.StepEntry) -> None:
-        generation = self._generations.get(entry.id)
+        generation = self._generation(entry.id)
         if generation is None:
             return
         if generation.feed(entry):
@@ -176,7 +188,7 @@ class Connection:
             self._close(entry.id)
 
     def _fail(self, call_id: int, error: CarpoolError) -> None:
-        generation = self._generations.get(call_id)
+        generation = self._generation(call_id)
         if generation is None:
             self._answer(call_id, error)
         else:
@@ -184,15 +196,17 @@ class Connection:
             self._close(call_id)
 
     def _answer(self, call_id: int, answer: Any) -> None:
-        future = self._futures.get(call_id)
-        if future is not None and not future.done():
-            future.set_result(answer)  # an error too: nobody may be left to retrieve an exception
+        call = self._open.get(call_id)
+        if call is not None and call.future is not None and not call.future.done():
+            call.future.set_result(answer)  # an error too: nobody may be left to retrieve an exception
         self._close(call_id)
 
     def _close(self, call_id: int) -> bool:
-        """Drop a call from its table; whether it was there."""
-        found = self._generations.pop(call_id, None) or self._futures.pop(call_id, None)
-        self._ends.pop(call_id, _nothing)()
-        if not self.open_calls:
+        """Drop a call from the table; whether it was there."""
+        call = self._open.pop(call_id, None)
+        if call is None:
+            return False
+        call.on_end()
+        if not self._open:
             self._idle.set()
-        return found is not None
+        return True
