@@ -28,7 +28,8 @@ _COMMON = frozenset(_IN_NAMES.split())
 
 _PLACES = """
     america american usa us states / britain british uk kingdom / england english / ireland irish
-    / scotland scottish scot / france french / germany german / spain spanish / italy italian / portugal portuguese / greece greek
+    / scotland scottish scot / france french / germany german / spain spanish / italy italian
+    / portugal portuguese / greece greek
     / netherlands holland dutch / belgium belgian / switzerland swiss / austria austrian / poland polish
     / sweden swedish / norway norwegian / denmark danish / finland finnish / russia russian
     / ukraine ukrainian / turkey turkish / israel israeli / iran iranian / iraq iraqi / syria syrian
