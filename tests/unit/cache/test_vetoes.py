@@ -118,6 +118,8 @@ from carpool.cache.vetoes import vetoed
         ("How do I learn Java?", "How do I learn Python?", "names"),
         ("Is Slovenia in the EU?", "Is Slovakia in the EU?", "names"),
         ("How do I prepare for NEET?", "How do I prepare for NET?", "names"),
+        ("How is a first day at Adidas?", "How is a first day at Nike?", "names"),
+        ("How is a first day at Nike?", "How is a first day at The Guardian?", "names"),
         ("Who governs the US?", "Who governs the United States?", None),
         ("Who governs the U.S.?", "Who governs the USA?", None),
         ("Is the Spanish king old?", "Is the king of Spain old?", None),

@@ -11,6 +11,7 @@ _CAPITALISED = re.compile(
 )
 """Words with a capital that do not begin a sentence."""
 _DOTTED = re.compile(r"\b([A-Z])\.([A-Z])\b\.?(?:([A-Z])\b\.?)?")
+_ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
 _FEW = 3
 """Words that all may have a capital before that tells nothing."""
 
@@ -67,9 +68,10 @@ def capitalised(text: str) -> frozenset[str]:
     """The words, in lower case, that have a capital within a sentence; none if it is written like a title."""
     names = _CAPITALISED.findall(_undotted(text))
     found = [word.removesuffix("'s") for name in names for word in words(name)]
-    if _FUNCTION_WORDS.intersection(found) or _FEW < len(found) >= len(words(text)) - 1:
+    small = _FUNCTION_WORDS.intersection(found)
+    if len(small) > 1 or _FEW < len(found) >= len(words(text)) - 1:
         return frozenset()
-    return frozenset(found)
+    return frozenset(found) - small
 
 
 @lru_cache(1024)
@@ -83,17 +85,23 @@ def _names(text: str) -> frozenset[str]:
 @lru_cache(1024)
 def _unknown(text: str, other: str) -> frozenset[str]:
     """Names of a text that the other has not, not even as initials, inflected, misspelt or written apart."""
-    mine, theirs = (words(_undotted(each)) for each in (text, other))
-    known = {_NAME_OF.get(word, word) for word in _all(other)}
-    known |= {word for each in theirs for word in _spelled(each, mine)}
+    theirs = words(_undotted(other))
+    known = {_NAME_OF.get(word, word) for word in _all(other)} | _abbreviated(text, other)
     joined = "".join(theirs)
     return frozenset(
         name
         for name in _names(text) - known
-        if not _spelled(name, theirs)
-        and not (len(name) >= _ALIKE_CHARS and name in joined)
+        if not (len(name) >= _ALIKE_CHARS and name in joined)
         and not any(_alike(name, word) for word in known)
     )
+
+
+def _abbreviated(text: str, other: str) -> set[str]:
+    """The acronyms of a text that are initials of words in a row in the other, and such words of the text."""
+    mine, theirs = (words(_undotted(each)) for each in (text, other))
+    short, long = (set(_ACRONYM.findall(_undotted(each))) for each in (text, other))
+    own = {word.casefold() for word in short if _spelled(word.casefold(), theirs)}
+    return own | {word for acronym in long for word in _spelled(acronym.casefold(), mine)}
 
 
 def _all(text: str) -> frozenset[str]:
@@ -105,12 +113,10 @@ def _undotted(text: str) -> str:
     return _DOTTED.sub(lambda match: "".join(filter(None, match.groups())) + " ", text)
 
 
-def _spelled(word: str, among: tuple[str, ...]) -> tuple[str, ...]:
-    """The words in a row whose initials a word is, if any."""
-    if len(word) < 2 or word in _FUNCTION_WORDS:
-        return ()
-    at = "".join(each[0] for each in among).find(word)
-    return among[at : at + len(word)] if at >= 0 else ()
+def _spelled(acronym: str, among: tuple[str, ...]) -> tuple[str, ...]:
+    """The words in a row whose initials an acronym is, if any."""
+    at = "".join(each[0] for each in among).find(acronym)
+    return among[at : at + len(acronym)] if at >= 0 else ()
 
 
 def _alike(a: str, b: str) -> bool:
