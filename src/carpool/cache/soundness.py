@@ -65,7 +65,7 @@ _POINTING = """
     exactly true possible i we
 """
 _NAMES_NOTHING = frozenset(_POINTING.split())
-"""A turn of these words alone asks about something that it does not name."""
+"""A turn of these words alone that points at something does not name it, wherever it stands."""
 
 _TASKS = r"""
     translate | classify | categori[sz]e | label | tag | summari[sz]e | extract | rewrite | rephrase
@@ -108,14 +108,15 @@ def carries_material(turn: str) -> bool:
 def matchable(turn: str, follow_up: bool, max_chars: int) -> bool:
     """Whether a user's turn may be answered by the answer to a similar one.
 
-    `follow_up`: there are earlier turns, to which a "that" or "why?" may point.
+    `follow_up`: there are earlier turns, to which a "that" in any question may point.
     """
     return len(turn) <= max_chars and _matchable(turn, follow_up)
 
 
 @lru_cache(_TURNS)
 def _matchable(turn: str, follow_up: bool) -> bool:
-    if _NAMES_NOTHING.issuperset(words(turn)):
-        return False
+    found = words(turn)
     plain = " ".join(turn.replace("\u2019", "'").split())
-    return not (_ALWAYS.search(plain) or (follow_up and _IN_FOLLOW_UP.search(plain)))
+    if not found or _ALWAYS.search(plain):
+        return False
+    return not (follow_up or _NAMES_NOTHING.issuperset(found)) or not _IN_FOLLOW_UP.search(plain)
