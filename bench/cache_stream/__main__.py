@@ -13,6 +13,7 @@ import asyncio
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bench.cache_stream import data
@@ -28,6 +29,8 @@ HERE = Path(__file__).parent
 VERDICTS = HERE / "verdicts.json"
 THRESHOLDS = (0.8, 0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94, 0.95, 0.955, 0.96, 0.965, 0.97, 0.98)
 BOUNDS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.1)
+AUDITED_BOUNDS = (CacheConfig().max_wrong, 0.1)
+"""With a verdict on every judgement, the default and one that leaves room for a lower level."""
 _SAMPLE = 60
 """Wrong hits that are read of a contestant not read in full, beside those that others serve as well."""
 _BUDGET_MS = 60_000.0
@@ -52,19 +55,22 @@ def main() -> None:
     stream = data.test_stream(arguments.data)
     vectors = Vectors(arguments.vectors)
     vectors.fill(question.text for question in stream)
-    configs = {"policy threshold 0.80": CacheConfig(policy="threshold", lookup_budget_ms=_BUDGET_MS)} | {
-        f"verified, max_wrong {bound:.2f}": CacheConfig(
-            max_wrong=bound, audit_rate=0.0, lookup_budget_ms=_BUDGET_MS
-        )
-        for bound in BOUNDS
+    read = Reading.of(VERDICTS)
+    threshold = CacheConfig(policy="threshold", audit_rate=0.0, lookup_budget_ms=_BUDGET_MS)
+    verified = CacheConfig(audit_rate=0.0, lookup_budget_ms=_BUDGET_MS)
+    configs = {"policy threshold 0.80": threshold}
+    configs |= {f"verified, max_wrong {bound:.2f}": replace(verified, max_wrong=bound) for bound in BOUNDS}
+    configs |= {
+        f"verified, max_wrong {bound:.2f}, all audited": replace(verified, max_wrong=bound, audit_rate=1.0)
+        for bound in AUDITED_BOUNDS
     }
-    hits = fixed(stream, vectors, THRESHOLDS) | asyncio.run(served(stream, vectors, configs))
+    hits = fixed(stream, vectors, THRESHOLDS) | asyncio.run(served(stream, vectors, configs, read.same))
     for module in ("gptcache", "redisvl"):
         if (python := getattr(arguments, module)) is not None:
             hits |= foreign(module, python, stream, vectors)
     wrong = {name: _wrong(stream, each) for name, each in hits.items()}
     in_full = set[Pair]().union(*(pairs for name, pairs in wrong.items() if is_read_in_full(name)))
-    read = Reading.of(VERDICTS).beside(in_full)
+    read = read.beside(in_full)
     if arguments.unread is not None:
         _write_unread(arguments.unread, wrong, in_full, read)
     write(stream, hits, read, data.digest(arguments.data / data.STREAM))

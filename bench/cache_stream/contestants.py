@@ -4,14 +4,16 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from bench.cache_stream.data import pair_digest
 from bench.cache_stream.vectors import Vectors, embedder
 from carpool.cache.config import CacheConfig
 from carpool.cache.evaluation import Hits, replay_through
+from carpool.cache.judge import Case
 from carpool.cache.labelled import Question
 from carpool.cache.memory import MemoryStore
 from carpool.cache.replay import neighbours, replay
@@ -50,9 +52,20 @@ def foreign(module: str, python: Path, stream: Sequence[Question], vectors: Vect
 
 
 async def served(
-    stream: Sequence[Question], vectors: Vectors, configs: dict[str, CacheConfig]
+    stream: Sequence[Question], vectors: Vectors, configs: dict[str, CacheConfig], read: Mapping[str, bool]
 ) -> dict[str, Hits]:
-    """One user's questions through `AnswerCache`, one after the other."""
+    """One user's questions through `AnswerCache`, one after the other.
+
+    Where the settings ask for audits, the verdicts are the labels, or what was read (by digest of the pair)
+    where that is more: as of a person who judges every case before the next question comes.
+    """
+    cluster = {question.text: question.cluster for question in stream}
+
+    def wrong(case: Case) -> bool:
+        if cluster[case.asked] == cluster[case.stored]:
+            return False
+        return not read.get(pair_digest(case.asked, case.stored), False)
+
     found = {}
     async with embedder() as client:
         for name, config in configs.items():
@@ -65,7 +78,8 @@ async def served(
                 registry=registry,
             )
             async with cache:
-                found[name] = await replay_through(cache, stream)
+                found[name] = await replay_through(cache, stream, wrong)
+                standing = cache.verification.acceptance
             seconds = time.perf_counter() - began
             vetoes = {
                 dict(series.labels)["reason"]: int(series.value)
@@ -74,4 +88,6 @@ async def served(
                 for series in metric.series
             }
             print(f"{name}: {len(found[name])} hits, {seconds:.0f} s, vetoes {vetoes}")
+            if config.audit_rate and standing is not None:
+                print(*standing.all().values())
     return found

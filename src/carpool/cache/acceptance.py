@@ -41,7 +41,7 @@ class Level:
 
     probability: float
     wrong_share: float
-    """Wrong hits / hits on the calibration's data."""
+    """Wrong hits / hits on the calibration's data, at most, with 90 % confidence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from carpool.cache.acceptance import Level
 from carpool.cache.features import NAMES, Candidate, Comparison, compare, features
 from carpool.errors import StartError
 
-VERSION = 1
+VERSION = 2
 """Of the features; a file of another version is refused."""
 _PAIRS = 4096
 """Pairs of texts whose comparison is remembered, about 1 KiB each."""

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carpool.cache.difference import plain_words
+from carpool.cache.exclusion import exclusion
 from carpool.cache.features import NAMES, compare, features, with_margins
 from carpool.cache.index import Vector
 from carpool.cache.labelled import Question
+from carpool.cache.policy import LONG_TEMPLATE
 from carpool.cache.replay import neighbours, replay
 from carpool.cache.semantic import CANDIDATES
-from carpool.cache.vetoes import vetoed
+from carpool.cache.soundness import matchable
 
 Array = NDArray[np.float64]
 
@@ -53,7 +55,6 @@ class Rows:
     same: Array
     """By label."""
     pairs: list[tuple[str, str]]
-    vetoed: NDArray[np.bool_]
 
     def only(self, chosen: NDArray[np.bool_]) -> "Rows":
         """Those rows."""
@@ -63,7 +64,6 @@ class Rows:
             self.values[at],
             self.same[at],
             [self.pairs[row] for row in at],
-            self.vetoed[at],
         )
 
 
@@ -76,28 +76,34 @@ def collect(
     reference: float,
     pause: Callable[[], None] = lambda: None,
 ) -> Rows:
-    """What the searches of a replay find above the floor.
+    """What the searches of a replay find above the floor and no rule excludes.
 
     `reference`: cosine from which the replay serves, about as often as a policy will. `pause` is called now
     and then, and may raise to end it.
     """
-    questions, values, same, pairs, ruled_out = [], [], [], [], []
+    questions, values, same, pairs = [], [], [], []
+    sound = [matchable(question.text, False, len(question.text)) for question in stream]
 
     def serve(index: int, near: list[tuple[int, float]]) -> int | None:
         pause()
         asked = stream[index]
         found = with_margins([(stream[each].text, cosine) for each, cosine in near], floor)
         for (each, _), candidate in zip(near, found, strict=True):
+            if exclusion(asked.text, candidate.text, LONG_TEMPLATE) is not None:
+                continue
             questions.append(index)
             values.append(
                 features(candidate, compare(asked.text, candidate.text, rarity.of_words, rarity.rarest))
             )
             same.append(asked.cluster == stream[each].cluster)
             pairs.append((asked.text, candidate.text))
-            ruled_out.append(vetoed(asked.text, candidate.text) is not None)
         return near[0][0] if near[0][1] >= reference else None
 
-    near = neighbours(np.stack([vectors[question.text] for question in stream]), floor)
+    vectors_of = np.stack([vectors[question.text] for question in stream])
+    near = [
+        [(each, cosine) for each, cosine in found if sound[index] and sound[each]]
+        for index, found in enumerate(neighbours(vectors_of, floor))
+    ]
     replay(near, serve, CANDIDATES)
     shaped = np.array(values).reshape(-1, len(NAMES))
-    return Rows(questions, shaped, np.array(same, float), pairs, np.array(ruled_out, bool))
+    return Rows(questions, shaped, np.array(same, float), pairs)

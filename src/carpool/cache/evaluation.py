@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from carpool.cache.answer import Answer
 from carpool.cache.calibration import Calibration
 from carpool.cache.candidates import Vectors
 from carpool.cache.config import CacheConfig
+from carpool.cache.judge import Case
 from carpool.cache.labelled import Pair, Question, compared, streams
 from carpool.cache.memory import MemoryStore
 from carpool.cache.query import chat_query
@@ -78,8 +79,15 @@ async def evaluate(
     return Evaluation(len(stream), len(stream) - len({question.cluster for question in stream}), contestants)
 
 
-async def replay_through(cache: AnswerCache, stream: Sequence[Question]) -> Hits:
-    """One user's questions, one after the other; each that is not a hit is stored."""
+async def replay_through(
+    cache: AnswerCache, stream: Sequence[Question], judge: Callable[[Case], bool] | None = None
+) -> Hits:
+    """One user's questions, one after the other; each that is not a hit is stored.
+
+    `judge`: whether the answer of a case is wrong. It is asked as a person would be, about every sampled case
+    before the next question.
+    """
+    audits = cache.verification.audits
     hits = []
     for index, question in enumerate(stream):
         query = chat_query(
@@ -105,6 +113,9 @@ async def replay_through(cache: AnswerCache, stream: Sequence[Question]) -> Hits
                 )
             )
             await cache.flush()
+        if judge is not None and audits is not None:
+            for case in audits.pending():
+                audits.judge(case.id, wrong=judge(case))
     return hits
 
 

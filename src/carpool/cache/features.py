@@ -5,7 +5,6 @@ much of it there is, how rare its words are, whether a name is among it. They ar
 questions, but for the margin, which is of the candidate among its rivals.
 """
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,13 @@ from math import log
 from typing import TypeVar
 
 from carpool.cache.difference import plain_words, words
+from carpool.cache.vetoes.names import capitalised
 from carpool.cache.vetoes.numbers import numbers
 
 _ASKING = """
     what how why who where when which whose is are was were can could do does did should would will if has
 """
 _QUESTION_WORDS = frozenset(_ASKING.split())
-_CAPITALISED = re.compile(r"(?<=[\w,;:)] )(?!I\b)[A-Z][\w'-]*")
-"""Words with a capital that do not begin a sentence."""
-
 _Gram = TypeVar("_Gram")
 
 NAMES = (
@@ -164,7 +161,7 @@ def _turn(text: str) -> _Turn:
         Counter(zip(("", *plain), (*plain, ""), strict=True)),
         Counter(joined[i : i + 3] for i in range(len(joined) - 2)),
         frozenset(found),
-        frozenset(name for match in _CAPITALISED.findall(text) for name in words(match)),
+        capitalised(text),
         numbers(text),
         next((word for word in found if word in _QUESTION_WORDS), None),
     )

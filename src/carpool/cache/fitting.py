@@ -1,6 +1,7 @@
 """Fits a `Calibration` to what the searches of replayed streams find. NumPy only.
 
-A logistic regression is fitted to labels, with slopes that may change at quantiles; then its log odds, of
+A logistic regression is fitted to labels, with slopes that may change at quantiles. What it says of rows that
+it was not fitted to, with their labels, tells their truth; it is fitted to that again, and its log odds, of
 rows that it was not fitted to, are stretched and shifted to the truth. All figures are of such rows.
 """
 
@@ -13,15 +14,24 @@ from numpy.typing import NDArray
 from carpool.cache.acceptance import Level
 from carpool.cache.calibration import VERSION, Calibration, Term
 from carpool.cache.candidates import Array, Rarity, Rows
+from carpool.cache.confidence import wilson_interval
 from carpool.cache.features import NAMES
 
 _KNOTS = (0.25, 0.5, 0.75)
 """Quantiles at which a feature's slope may change."""
 _BENT = NAMES[:14]
-_PENALTY = 3.0
-_LEVELS = (*np.arange(0.5, 0.9, 0.02), *np.arange(0.9, 0.985, 0.01))
+_PENALTY = 30.0
+_STEP = 0.001
+_LOWEST = 0.5
+"""Probability of the lowest level: nothing below is served, or audited."""
+_BOUNDS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08, 0.09, 0.1)
+"""Shares of wrong hits for which there is a level that is no higher than need be, where they fall so low."""
+_GAP = 0.01
+"""Between the other levels, and between those and these: verdicts move a level by one at a time."""
 _MIN_HITS = 100
 """Hits that a level must have for its share of wrong ones to be told."""
+_Z = 1.28
+"""A level's share of wrong hits is the upper end of its Wilson interval: it is below with 90 %."""
 
 
 @dataclass
@@ -76,9 +86,9 @@ def sigmoid(log_odds: Array) -> Array:
 
 
 def first_hits(rows: Rows, score: Array, level: float) -> NDArray[np.int64]:
-    """The row that serves each question at a level: its best that no veto rules out."""
+    """The row that serves each question at a level: its best."""
     best: dict[int, int] = {}
-    for row in np.flatnonzero((score >= level) & ~rows.vetoed):
+    for row in np.flatnonzero(score >= level):
         question = rows.questions[row]
         if question not in best or score[row] > score[best[question]]:
             best[question] = int(row)
@@ -113,22 +123,32 @@ def fit(
     bends = Bends.of(np.concatenate([fold.values for fold in folds]))
     more = [] if extra is None else [(bends.design(extra[0]), extra[1], np.full(len(extra[1]), extra[2]))]
 
-    def fit_to(parts: Sequence[Rows]) -> tuple[Array, float]:
-        rows = [(bends.design(part.values), part.same, np.ones(len(part.same))) for part in parts] + more
-        design, same, weight = (np.concatenate(column) for column in zip(*rows, strict=True))
+    def fit_to(parts: Sequence[Rows], targets: Sequence[Array]) -> tuple[Array, float]:
+        rows = [
+            (bends.design(part.values), target, np.ones(len(target)))
+            for part, target in zip(parts, targets, strict=True)
+        ]
+        design, same, weight = (np.concatenate(column) for column in zip(*rows, *more, strict=True))
         return logistic(design, same, weight, _PENALTY)
 
-    held_out = []
-    for fold in folds:
-        slopes, intercept = fit_to([each for each in folds if each is not fold])
-        held_out.append(bends.design(fold.values) @ slopes + intercept)
-    raw = np.concatenate(held_out)
+    def held_out(targets: Sequence[Array]) -> Array:
+        found = []
+        for at, fold in enumerate(folds):
+            others = [i for i in range(len(folds)) if i != at]
+            slopes, intercept = fit_to([folds[i] for i in others], [targets[i] for i in others])
+            found.append(bends.design(fold.values) @ slopes + intercept)
+        return np.concatenate(found)
+
     labels = np.concatenate([fold.same for fold in folds])
-    truth = truth_of(raw, labels)
+    ends = np.cumsum([len(fold.same) for fold in folds])[:-1]
+    by_label = held_out([fold.same for fold in folds])
+    truth = truth_of(by_label, labels)
+    truths = np.split(truth, ends)
+    raw = held_out(truths)
     stretches, shift = logistic(raw[:, None], truth, np.ones(len(raw)), 1e-3)
     stretch = float(stretches[0])
     score = sigmoid(stretch * raw + shift)
-    slopes, intercept = fit_to(folds)
+    slopes, intercept = fit_to(folds, truths)
     calibration = Calibration(
         version=VERSION,
         embedder=embedder,
@@ -142,14 +162,14 @@ def fit(
         rarity=rarity.of_words,
         rarest=rarity.rarest,
         levels=_levels(folds, score, truth),
-        validation=_validation(score, truth, labels, sigmoid(raw)),
+        validation=_validation(score, truth, labels, sigmoid(by_label)),
     )
     return Fitted(calibration, score, truth, labels)
 
 
 def _levels(folds: Sequence[Rows], score: Array, truth: Array) -> list[Level]:
     found, shares = [], []
-    for level in _LEVELS:
+    for level in np.arange(_LOWEST, 1, _STEP):
         served, wrong, start = 0, 0.0, 0
         for fold in folds:
             end = start + len(fold.same)
@@ -159,12 +179,19 @@ def _levels(folds: Sequence[Rows], score: Array, truth: Array) -> list[Level]:
             start = end
         if served < _MIN_HITS:
             break
-        found.append(level)
-        shares.append(wrong / served)
+        found.append(round(float(level), 3))
+        shares.append(wilson_interval(wrong, served, _Z).upper)
     if not found:
         raise ValueError(f"fewer than {_MIN_HITS} hits at any level")
-    falling = np.minimum.accumulate(shares)
-    return [Level(round(float(p), 2), round(float(s), 4)) for p, s in zip(found, falling, strict=True)]
+    falling = [round(float(share), 4) for share in np.minimum.accumulate(shares)]
+    at_bounds = {next((i for i, share in enumerate(falling) if share <= bound), -1) for bound in _BOUNDS} - {
+        -1
+    }
+    chosen = sorted(at_bounds | {0})
+    for i, level in enumerate(found):
+        if min(abs(level - found[other]) for other in chosen) >= _GAP - _STEP / 2:
+            chosen.append(i)
+    return [Level(found[i], falling[i]) for i in sorted(chosen)]
 
 
 def _validation(score: Array, truth: Array, labels: Array, raw: Array) -> dict[str, float]:

@@ -13,9 +13,10 @@ from carpool.cache.query import Query
 Found = tuple[Entry, float]
 """A stored question and its cosine."""
 
-_LONG_TEMPLATE = 8
-"""Words that two turns share at their ends from which on the rest is compared under `verified`, too; below,
-the calibrated probability has seen enough such pairs."""
+LONG_TEMPLATE = 8
+"""Words that two turns share at their ends from which on the rest is compared under `verified`, too. Below,
+the calibrated probability has seen enough such pairs: of those that it accepts and the comparison would rule
+out, no more are wrong than of all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class ThresholdPolicy:
 class VerifiedPolicy:
     """The most probable above the level in force for the tenant and the model."""
 
-    min_shared = _LONG_TEMPLATE
+    min_shared = LONG_TEMPLATE
 
     def __init__(self, calibration: Calibration, acceptance: AcceptancePolicy) -> None:
         self.floor = calibration.floor

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from carpool.cache.catalogue import Catalogue
 from carpool.cache.config import CacheConfig
-from carpool.cache.difference import difference, words
+from carpool.cache.difference import difference
 from carpool.cache.entry import Entry
+from carpool.cache.exclusion import exclusion
 from carpool.cache.index import Vector, normalised
 from carpool.cache.judge import Case
 from carpool.cache.policy import Choice
 from carpool.cache.query import Query
 from carpool.cache.searcher import Searcher
-from carpool.cache.soundness import carries_material
 from carpool.cache.verification import Verification
-from carpool.cache.vetoes import vetoed
 from carpool.errors import ContextLengthExceeded
 from carpool.telemetry import Registry
 
@@ -103,14 +102,9 @@ class SemanticSearch:
         for choice in self._policy.choose(query, await self._candidates(query, vector)):
             other = choice.entry.turn or ""
             parts = difference(turn, other, self._policy.min_shared) or ("", "")
-            veto = vetoed(turn, other)
-            material = carries_material(turn) or carries_material(other)
-            if veto is None and material and words(turn) != words(other):
-                veto = "material"
-            if veto is None and parts[0] != parts[1] and not all(parts):
-                veto = "addition"
-            if veto is not None:
-                self._vetoed.add(reason=veto)
+            reason = exclusion(turn, other, self._policy.min_shared)
+            if reason is not None:
+                self._vetoed.add(reason=reason)
                 continue
             near.append((choice, parts))
             if parts[0] == parts[1]:

@@ -1,8 +1,8 @@
 """Which questions may be answered by the answer to a similar one.
 
 Similar questions have equal answers only where the question says all there is to know. A question about now
-("today's news"), about chance ("pick a random city") or about something unsaid ("another one, please") is
-therefore answered by exact repetition alone.
+("today's news", "the last election"), about chance ("pick a random city") or about something unsaid ("another
+one, please") is therefore answered by exact repetition alone.
 
 The word lists are English. They err on the side of a miss ("electric current" counts as about now), and a
 question in another language passes them unseen.
@@ -14,12 +14,19 @@ from functools import lru_cache
 from carpool.cache.difference import words
 
 # Alternatives of verbose regular expressions: white space is layout, [ ] is a space.
-_NOW = r"""
+_TIMELESS = r"""
+    names? | words? | letters? | digits? | numbers? | lines? | pages? | chapters? | books? | steps? | stages?
+    | theorem | thing | resort | time | seen | will | of | to
+"""
+"""What "the last" and "the next" may go with where the answer stays."""
+_NOW = rf"""
     today\w* | tonight\w* | tomorrow\w* | yesterday\w* | now | nowadays | current(?:ly)? | latest | newest
     | recent(?:ly)? | presently | upcoming | up[ ]to[ ]date | so[ ]far | still | yet | ago | weather
     | forecast | news | headlines? | trending | at[ ](?:the|this)[ ]moment | at[ ]present | this[ ]time
     | (?:this|these|next|last|past|coming)[ ](?:few[ ])?(?:minute|hour|day|night|morning|afternoon|evening
     |weekend|week|month|quarter|season|semester|year|decade|(?:mon|tues|wednes|thurs|fri|satur|sun)day)s?
+    | (?:the|this|a|'s|won|in|our|their|its|his|her)[ ](?:very[ ])?(?:last|next|previous|coming)[ ]
+      (?!(?:{_TIMELESS})\b)\w+
     | what[ ](?:time|day|date|year)[ ]is | what(?:'s|[ ]is)[ ]the[ ](?:time|date)
 """
 _CHANCE = r"""
@@ -49,6 +56,16 @@ _DEICTIC = r"""
 _AT_START = r"""
     another | others? | more | else | (?:please[ ])?(?:pick | choose | guess | think[ ]of)
 """
+
+_POINTING = """
+    it its it's this that that's these those they they're them their he she him his her there here so one ones
+    what what's who who's whose where when why how which much many long old far is are was were am be do does
+    did has have had can could will would should may must and but or not no yes ok okay then also too the a an
+    of to for in on at with about like mean means work works happen happens happened done made go really
+    exactly true possible i we
+"""
+_NAMES_NOTHING = frozenset(_POINTING.split())
+"""A turn of these words alone that points at something does not name it, wherever it stands."""
 
 _TASKS = r"""
     translate | classify | categori[sz]e | label | tag | summari[sz]e | extract | rewrite | rephrase
@@ -91,14 +108,15 @@ def carries_material(turn: str) -> bool:
 def matchable(turn: str, follow_up: bool, max_chars: int) -> bool:
     """Whether a user's turn may be answered by the answer to a similar one.
 
-    `follow_up`: there are earlier turns, to which a "that" or "why?" may point.
+    `follow_up`: there are earlier turns, to which a "that" in any question may point.
     """
     return len(turn) <= max_chars and _matchable(turn, follow_up)
 
 
 @lru_cache(_TURNS)
 def _matchable(turn: str, follow_up: bool) -> bool:
-    if not words(turn):
-        return False
+    found = words(turn)
     plain = " ".join(turn.replace("\u2019", "'").split())
-    return not (_ALWAYS.search(plain) or (follow_up and _IN_FOLLOW_UP.search(plain)))
+    if not found or _ALWAYS.search(plain):
+        return False
+    return not (follow_up or _NAMES_NOTHING.issuperset(found)) or not _IN_FOLLOW_UP.search(plain)

@@ -5,11 +5,15 @@ import pytest
 from numpy.typing import NDArray
 
 from carpool.cache.config import CacheConfig
-from carpool.cache.evaluation import Evaluation, evaluate
+from carpool.cache.evaluation import Evaluation, evaluate, replay_through
 from carpool.cache.index import normalised
-from carpool.cache.labelled import Pair
+from carpool.cache.judge import Case
+from carpool.cache.labelled import Pair, streams
+from carpool.cache.memory import MemoryStore
 from carpool.cache.recalibration import calibrate
+from carpool.cache.service import AnswerCache
 from carpool.errors import WorkerDied
+from carpool.telemetry import Registry
 from tests.unit.cache.bag_of_words import BagOfWords, embed_text
 from tests.unit.cache.questions import labelled_pairs
 
@@ -55,6 +59,36 @@ async def test_a_calibration_can_be_tried_before_it_is_used() -> None:
     assert policy.name == "verified, max_wrong 0.1"
     assert policy.hits > found.repeats / 2
     assert policy.wrong / policy.hits <= 0.1 < cosine.wrong / cosine.hits
+
+
+async def test_a_judge_is_asked_about_every_sampled_case() -> None:
+    train, test = labelled_pairs(200), labelled_pairs(60, seed=1)
+    texts = {text for pair in train + test for text in (pair.first, pair.second)}
+    vectors = {text: normalised(embed_text(text)) for text in texts}
+    (stream,) = streams(test, length=1000)
+    config = CacheConfig(embedder="mine", max_wrong=0.1, audit_rate=1.0, lookup_budget_ms=60_000)
+    cases: list[Case] = []
+
+    def judge(case: Case) -> bool:
+        cases.append(case)
+        return len(cases) % 2 == 0
+
+    async with AnswerCache(
+        config,
+        embed=BagOfWords(),
+        store=MemoryStore(),
+        registry=Registry(),
+        calibration=calibrate(train, vectors, embedder="mine"),
+    ) as cache:
+        hits = await replay_through(cache, stream, judge)
+        assert cache.verification.acceptance is not None
+        (found,) = cache.verification.acceptance.all().values()
+    served = [case for case in cases if case.served]
+    assert [(case.asked, case.stored) for case in served] == [
+        (stream[asked].text, stream[stored].text) for asked, stored in hits
+    ]
+    assert len({case.id for case in cases}) == len(cases) > 0
+    assert (found.audits, found.standing) == (len(served), "prior only")
 
 
 async def test_an_embedder_that_fails_is_no_miss() -> None:

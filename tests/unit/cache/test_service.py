@@ -152,7 +152,8 @@ async def test_no_hit_by_meaning_outside_of_the_partition_or_the_mode(other: dic
             "Are there animals on islands that do not swim well?",
             "negation",
         ),
-        ("What is the capital city of France?", "What is the capital city of Spain?", "difference"),
+        ("What is the capital city of France?", "What is the capital city of Spain?", "names"),
+        ("What is the favourite food of cats?", "What is the favourite food of dogs?", "difference"),
         ("Which is the best trading company?", "Which is the best forex trading company?", "addition"),
     ],
 )

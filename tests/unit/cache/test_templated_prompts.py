@@ -162,6 +162,29 @@ async def test_a_conversation_that_differs_in_any_turn_is_another_one(
                 assert again.answer.text == f"{number}"
 
 
+NAMES = (
+    ("What is the capital of France?", "What is the capital of Spain?"),
+    ("what is the capital of france", "what is the capital of spain"),
+    ("How many people live in New York?", "How many people live in New Jersey?"),
+    (
+        "What is the best way to learn to program in Java?",
+        "What is the best way to learn to program in Python?",
+    ),
+    ("Who was the first husband of Agatha Christie?", "Who was the second husband of Agatha Christie?"),
+    ("How did World War I begin?", "How did World War II begin?"),
+)
+
+
+@BOTH
+@pytest.mark.parametrize(("first", "second"), NAMES)
+async def test_the_same_question_about_another_name_is_another_question(
+    embedder: Embedder, policy: PolicyName, first: str, second: str
+) -> None:
+    async with running(embedder, policy) as cache:
+        assert await answered(cache, first) == first
+        assert await answered(cache, second) == second
+
+
 @BOTH
 async def test_a_question_in_other_words_is_served_nevertheless(
     embedder: Embedder, policy: PolicyName

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from .antonyms import opposite
+from .dates import other_dates
 from .direction import other_direction
 from .identifiers import other_case, other_code, other_identifiers
 from .languages import other_language
+from .names import other_names
 from .negation import other_polarity
-from .numbers import other_dates, other_numbers, other_symbols, other_units
+from .numbers import other_numbers, other_symbols, other_units
 
 _VETOES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
     ("language", other_language),
@@ -24,6 +26,7 @@ _VETOES: tuple[tuple[str, Callable[[str, str], bool]], ...] = (
     ("negation", other_polarity),
     ("antonyms", opposite),
     ("direction", other_direction),
+    ("names", other_names),
     ("case", other_case),
     ("identifiers", other_identifiers),
     ("code", other_code),

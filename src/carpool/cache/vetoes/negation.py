@@ -9,7 +9,9 @@ _NEGATORS = frozenset(
 )
 
 _NON = re.compile(r"\b(non|un)[-\u2010\u2011](?=\w)", re.IGNORECASE)
-_NEGATED = re.compile(r"(?:un|in|im|dis|non|ir|il)(\w{3,})")
+_NEGATED = re.compile(r"(?:un|in|im|dis|non|ir|il|de|mis)(\w{2,})")
+_INFLECTED = re.compile(r"(?:ies|ied|ying|ing|ed|es|s|e|y|ie)$")
+"""What a verb ends with in one form and not in another."""
 
 
 def other_polarity(first: str, second: str) -> bool:
@@ -24,5 +26,11 @@ def _negations(text: str) -> bool:
 def _negated(first: str, second: str) -> bool:
     """Whether the first text has the opposite, by prefix, of a word that only the second has."""
     a, b = (set(plain_words(_NON.sub(r"\1", text))) for text in (first, second))
-    stems = {match[1] for match in map(_NEGATED.fullmatch, a - b) if match}
-    return bool(stems & (b - a))
+    stems = {_stem(match[1]) for match in map(_NEGATED.fullmatch, a - b) if match}
+    return bool(stems & {_stem(word) for word in b - a if len(word) > 2})
+
+
+def _stem(word: str) -> str:
+    """The same for the forms of a verb: `tie`, `tied` and `tying`, `stop` and `stopped`."""
+    stem = _INFLECTED.sub("", word)
+    return stem[:-1] if len(stem) > 3 and stem[-1] == stem[-2] else stem
