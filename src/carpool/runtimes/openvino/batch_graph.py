@@ -89,7 +89,7 @@ class BatchGraph:
             result = run(inputs)
         with self._freed:
             self._computed_tokens += inputs["input_ids"].size
-        if len(batch) > 1 and self._layout.shares_rows:
+        if len(batch) > 1 and self._layout.shares_rows and not np.isfinite(result).all():
             # NaN spreads to every text that shares the row: whose is it?
             for index in np.flatnonzero(~np.isfinite(result).all(axis=1)).tolist():
                 result[index] = self.run([batch[index]], seconds and [seconds[index]])[0]
