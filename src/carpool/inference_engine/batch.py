@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
 
 from .task import InferenceTask
 
@@ -23,7 +21,7 @@ class BatchLimits:
 
     max_items: int
     max_cost: float = math.inf
-    """Bounds the padded cost, except that one task always fits."""
+    """Bounds `batch_cost`, except that one task always fits."""
     padded: bool = True
     max_overtakes: int = 16
     dispatch_cost: float = math.inf
@@ -50,23 +48,13 @@ def form_batch(candidates: list[InferenceTask], limits: BatchLimits) -> tuple[li
     if costs.count(costs[0]) == len(costs):  # nothing to sort by length
         room_for = min(limits.max_items, max(1, int(min(limits.max_cost / costs[0], limits.max_items))))
         return candidates[:room_for], len(candidates) >= room_for
-    if limits.padded:
-        barriers = [index for index, task in enumerate(candidates) if task.overtaken >= limits.max_overtakes]
-        chosen, full = _by_length(costs, barriers, limits)
-    else:
-        chosen, full = _in_order(costs, limits)
+    barriers = [index for index, task in enumerate(candidates) if task.overtaken >= limits.max_overtakes]
+    chosen, full = _by_length(costs, barriers, limits)
     taken = set(chosen)
     for index in range(max(chosen)):
         if index not in taken:
             candidates[index].overtaken += 1
     return [candidates[index] for index in sorted(chosen)], full
-
-
-def _in_order(costs: list[float], limits: BatchLimits) -> tuple[list[int], bool]:
-    """The anchor and those right behind it, without padding."""
-    sums = list(accumulate(costs[: limits.max_items]))
-    items = max(1, bisect_right(sums, limits.max_cost))
-    return list(range(items)), items == limits.max_items or items < len(costs)
 
 
 def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> tuple[list[int], bool]:
@@ -76,10 +64,11 @@ def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> 
     total = sum(costs)
 
     def estimate() -> float:
-        """Cost of this batch with padding, and of later ones for the rest."""
+        """Cost of this batch, and of later ones for the rest."""
+        computed = items * longest if limits.padded else plain
         calls = -(-(len(costs) - items) // most)
         overhead = limits.dispatch_cost * calls if calls else 0.0
-        return items * longest + overhead + _LATER_PADDING * (total - plain)
+        return computed + overhead + _LATER_PADDING * (total - plain)
 
     chosen, full = [0], False
     items, longest, plain = 1, costs[0], costs[0]
@@ -89,12 +78,12 @@ def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> 
         best, least = (items, longest, plain), estimate()
         for index in sorted(range(begin, barrier + 1), key=distances.__getitem__):
             cost = costs[index]
-            if items == most or (items + 1) * longest > max_cost:
+            computed = (items + 1) * max(longest, cost) if limits.padded else plain + cost
+            if items == most or computed > max_cost:
                 full = True
+                if cost > longest:
+                    continue  # a shorter one may still fit
                 break
-            if (items + 1) * cost > max_cost:
-                full = True  # a shorter one may still fit
-                continue
             fitting.append(index)
             items, longest, plain = items + 1, max(longest, cost), plain + cost
             if (cheaper := estimate()) <= least:

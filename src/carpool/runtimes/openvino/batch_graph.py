@@ -76,6 +76,11 @@ class BatchGraph:
         return len(self._runs)
 
     @property
+    def pads(self) -> bool:
+        """Whether each text has a row of its own, as long as the longest."""
+        return not self._layout.shares_rows
+
+    @property
     def computed_tokens(self) -> int:
         """So far, padding included."""
         return self._computed_tokens
