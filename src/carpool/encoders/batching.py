@@ -47,6 +47,7 @@ class EncoderBatches(Generic[Item]):
             EngineConfig(
                 max_batch_size=config.max_batch_size,
                 max_batch_cost=config.max_batch_tokens,
+                padded=runtime.pads,
                 batch_wait_ms=config.batch_wait_ms,
                 max_queue_ms=config.max_queue_ms,
                 bulk_slice_ms=config.bulk_slice_ms,

@@ -21,7 +21,7 @@ class EncoderConfig:
     """Inputs per batch (`MAX_BATCH_SIZE`)."""
 
     max_batch_tokens: int = 2048
-    """Tokens per batch, padding included. One input may have more."""
+    """Tokens per batch, with padding to the longest where each input has a row. One input may have more."""
 
     batch_wait_ms: float = 0.0
     """`BATCH_WAIT_MS`: how long a batch waits for company, in ms. 0: an idle model starts at once."""

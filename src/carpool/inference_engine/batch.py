@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import copy
 from dataclasses import dataclass
 
 from .task import InferenceTask
@@ -22,7 +21,7 @@ class BatchLimits:
 
     max_items: int
     max_cost: float = math.inf
-    """Bounds the padded cost, except that one task always fits."""
+    """Bounds `batch_cost`, except that one task always fits."""
     padded: bool = True
     max_overtakes: int = 16
     dispatch_cost: float = math.inf
@@ -45,82 +44,55 @@ def form_batch(candidates: list[InferenceTask], limits: BatchLimits) -> tuple[li
     `max_overtakes` times is a barrier, behind which nothing is taken unless it is. So no task is overtaken
     more often than that, and as the anchor always goes, the barrier becomes the anchor.
     """
-    costs = {task.cost for task in candidates}
-    if len(costs) == 1:  # nothing to sort by length
-        room_for = min(limits.max_items, max(1, int(min(limits.max_cost / costs.pop(), limits.max_items))))
+    costs = [task.cost for task in candidates]
+    if costs.count(costs[0]) == len(costs):  # nothing to sort by length
+        room_for = min(limits.max_items, max(1, int(min(limits.max_cost / costs[0], limits.max_items))))
         return candidates[:room_for], len(candidates) >= room_for
-    room = _Room(candidates[0], limits)
-    if limits.padded:
-        chosen = _by_length(candidates, limits, room)
-    else:
-        chosen = [0]
-        for index in range(1, len(candidates)):
-            if not room.take(candidates[index]):
-                break
-            chosen.append(index)
+    barriers = [index for index, task in enumerate(candidates) if task.overtaken >= limits.max_overtakes]
+    chosen, full = _by_length(costs, barriers, limits)
     taken = set(chosen)
     for index in range(max(chosen)):
         if index not in taken:
             candidates[index].overtaken += 1
-    return [candidates[index] for index in sorted(chosen)], room.full
+    return [candidates[index] for index in sorted(chosen)], full
 
 
-def _by_length(candidates: list[InferenceTask], limits: BatchLimits, room: _Room) -> list[int]:
+def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> tuple[list[int], bool]:
     """The anchor and candidates near to its length, up to the first barrier that is not taken."""
-    anchor = candidates[0].cost
-    barriers = [
-        index for index, task in enumerate(candidates) if index and task.overtaken >= limits.max_overtakes
-    ]
-    left = sorted(range(1, len(candidates)), key=lambda index: abs(candidates[index].cost - anchor))
-    total = sum(task.cost for task in candidates)
-    chosen = [0]
-    for barrier in [*barriers, len(candidates)]:
-        trial = copy(room)
+    most, max_cost = limits.max_items, limits.max_cost
+    distances = [abs(cost - costs[0]) for cost in costs]
+    total = sum(costs)
+
+    def estimate() -> float:
+        """Cost of this batch, and of later ones for the rest."""
+        computed = items * longest if limits.padded else plain
+        calls = -(-(len(costs) - items) // most)
+        overhead = limits.dispatch_cost * calls if calls else 0.0
+        return computed + overhead + _LATER_PADDING * (total - plain)
+
+    chosen, full = [0], False
+    items, longest, plain = 1, costs[0], costs[0]
+    begin = 1
+    for barrier in [*barriers, len(costs) - 1]:
         fitting: list[int] = []
-        kept, least = 0, trial.estimate(len(candidates), total)
-        for index in left:
-            if trial.items == limits.max_items:
+        best, least = (items, longest, plain), estimate()
+        for index in sorted(range(begin, barrier + 1), key=distances.__getitem__):
+            cost = costs[index]
+            computed = (items + 1) * max(longest, cost) if limits.padded else plain + cost
+            if items == most or computed > max_cost:
+                full = True
+                if cost > longest:
+                    continue  # a shorter one may still fit
                 break
-            if index <= barrier and trial.take(candidates[index]):
-                fitting.append(index)
-                estimate = trial.estimate(len(candidates), total)
-                if estimate <= least:
-                    kept, least = len(fitting), estimate
-        for index in fitting[:kept]:
-            room.take(candidates[index])
-        room.full = trial.full and kept == len(fitting)
-        chosen += fitting[:kept]
-        if room.full or (barrier < len(candidates) and barrier not in chosen):
+            fitting.append(index)
+            items, longest, plain = items + 1, max(longest, cost), plain + cost
+            if (cheaper := estimate()) <= least:
+                best, least = (items, longest, plain), cheaper
+        kept = fitting[: best[0] - items + len(fitting)]
+        full = (full or items == most) and len(kept) == len(fitting)
+        items, longest, plain = best
+        chosen += kept
+        if full or (barrier >= begin and barrier not in kept):
             break
-        left = [index for index in left if index > barrier]
-    return chosen
-
-
-class _Room:
-    """What is left of a batch's bounds."""
-
-    def __init__(self, anchor: InferenceTask, limits: BatchLimits) -> None:
-        self._limits = limits
-        self._longest = self._sum = anchor.cost
-        self.items = 1
-        self.full = limits.max_items == 1
-        """Whether a bound was reached."""
-
-    def estimate(self, items: int, cost: float) -> float:
-        """Cost of this batch with padding, and of later ones for the rest of `items` tasks of `cost`."""
-        calls = math.ceil((items - self.items) / self._limits.max_items)
-        overhead = self._limits.dispatch_cost * calls if calls else 0.0
-        return self.items * self._longest + overhead + _LATER_PADDING * (cost - self._sum)
-
-    def take(self, task: InferenceTask) -> bool:
-        """Take the task if the bounds allow it."""
-        items = self.items + 1
-        longest = max(self._longest, task.cost)
-        total = self._sum + task.cost
-        cost = items * longest if self._limits.padded else total
-        if items > self._limits.max_items or cost > self._limits.max_cost:
-            self.full = True
-            return False
-        self.items, self._longest, self._sum = items, longest, total
-        self.full = self.full or items == self._limits.max_items
-        return True
+        begin = barrier + 1
+    return chosen, full

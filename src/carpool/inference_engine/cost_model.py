@@ -34,6 +34,7 @@ class CostModel:
         """Padded cost over plain cost, decaying mean."""
         self.margin = 1.0
         """Measured over predicted run time that 19 of 20 batches which were cut to a run time stay below."""
+        self._least_ms_per_cost = 0.0
         self._seen = 0
         self._w = self._x = self._y = self._xx = self._xy = self._yy = 0.0
 
@@ -94,6 +95,7 @@ class CostModel:
         elif overhead < 0:
             slope, overhead = self._xy / self._xx, 0.0
         self.ms_per_cost, self.overhead_ms = slope, overhead
+        self._least_ms_per_cost = self._least_slope()  # here, as every task that arrives asks for it
 
     def predict_ms(self, padded_cost: float) -> float:
         """One batch of this cost, in ms; 0 as long as nothing is known."""
@@ -111,7 +113,7 @@ class CostModel:
             batches = padded / max_cost
         if self._w == 0:
             return 0.0
-        slope = self._least_slope()
+        slope = self._least_ms_per_cost
         overhead = max(0.0, (self._y - slope * self._x) / self._w)
         return overhead * batches + slope * padded
 

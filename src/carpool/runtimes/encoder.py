@@ -41,6 +41,11 @@ class BatchRuntime(Protocol):
         ...
 
     @property
+    def pads(self) -> bool:
+        """Whether a batch costs its longest input's tokens for each; if not, about the sum of all."""
+        ...
+
+    @property
     def computed_tokens(self) -> int:
         """Tokens computed so far, padding included."""
         ...

@@ -19,6 +19,7 @@ class RecordingEncoder:
     """Implements `EncoderRuntime`: a sequence's vector is (its length, its first id, the sum of its ids)."""
 
     concurrency = 1
+    pads = True
 
     def __init__(self, max_tokens: int = 256) -> None:
         self.spec = EncoderSpec(dimensions=3, max_tokens=max_tokens)

@@ -116,6 +116,18 @@ async def test_batches_are_bounded_by_items_and_by_padded_tokens(start: Start) -
     assert padded < 1.1 * sum(map(len, inputs))
 
 
+async def test_where_texts_share_rows_batches_are_bounded_by_the_sum_of_tokens(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecordingEncoder, "pads", False)
+    inputs = [[1] * (1 + index * 7 % 50) for index in range(300)]
+    async with start(EncoderConfig(max_batch_tokens=200)) as (embedder, encoder):
+        await embedder.embed(inputs)
+    sums = [sum(map(len, batch)) for batch in encoder.batches]
+    assert max(sums) <= 200
+    assert len(sums) < 1.15 * sum(sums) / 200, "hardly any room is left"
+
+
 async def test_a_large_call_is_spread_over_batches_in_order(start: Start) -> None:
     inputs = [[1 + index, 2] for index in range(2_048)]
     async with start() as (embedder, encoder):

@@ -38,7 +38,16 @@ def test_the_largest_sum_is_at_most_four_thirds_of_the_best(lengths: list[int], 
 def test_packing_never_costs_more_than_a_row_for_each(lengths: list[int]) -> None:
     rows = pack(lengths)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
-    assert cost(lengths, rows) <= cost(lengths, [[index] for index in range(len(lengths))])
+    assert cost(len(rows), width(lengths, rows)) <= cost(len(lengths), max(lengths))
+
+
+@given(LENGTHS)
+def test_no_other_number_of_rows_would_cost_less(lengths: list[int]) -> None:
+    rows = pack(lengths)
+    for each in (1, 2, 3, 4, 6, 8, 12, 16):
+        others = spread(lengths, -(-len(lengths) // each))
+        if len(others) == len(lengths) or width(lengths, others) <= 512:
+            assert cost(len(rows), width(lengths, rows)) <= cost(len(others), width(lengths, others))
 
 
 def test_rows_of_several_texts_are_never_wide() -> None:

@@ -76,6 +76,11 @@ class BatchGraph:
         return len(self._runs)
 
     @property
+    def pads(self) -> bool:
+        """Whether each text has a row of its own, as long as the longest."""
+        return not self._layout.shares_rows
+
+    @property
     def computed_tokens(self) -> int:
         """So far, padding included."""
         return self._computed_tokens
@@ -89,7 +94,7 @@ class BatchGraph:
             result = run(inputs)
         with self._freed:
             self._computed_tokens += inputs["input_ids"].size
-        if len(batch) > 1 and self._layout.shares_rows:
+        if len(batch) > 1 and self._layout.shares_rows and not np.isfinite(result).all():
             # NaN spreads to every text that shares the row: whose is it?
             for index in np.flatnonzero(~np.isfinite(result).all(axis=1)).tolist():
                 result[index] = self.run([batch[index]], seconds and [seconds[index]])[0]

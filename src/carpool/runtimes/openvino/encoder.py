@@ -52,6 +52,11 @@ class OpenVinoEncoder:
         return self._graph.concurrency
 
     @property
+    def pads(self) -> bool:
+        """Whether each text has a row of its own."""
+        return self._graph.pads
+
+    @property
     def computed_tokens(self) -> int:
         """Tokens computed so far, padding included."""
         return self._graph.computed_tokens
@@ -95,6 +100,11 @@ class OpenVinoClassifier:
     def concurrency(self) -> int:
         """Batches that are computed at a time."""
         return self._graph.concurrency
+
+    @property
+    def pads(self) -> bool:
+        """Whether each text has a row of its own."""
+        return self._graph.pads
 
     @property
     def computed_tokens(self) -> int:

@@ -5,9 +5,10 @@ overhead, and an eighth to a quarter of a batch's time. It also needs hardly any
 Krell et al., "Efficient Sequence Packing without Cross-contamination", https://arxiv.org/abs/2107.02027.
 """
 
+import math
 from collections.abc import Sequence
-from functools import partial
 from heapq import heapify, heapreplace
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,43 +42,55 @@ class PackedBatch:
         lengths = list(map(len, texts))
         rows = pack(lengths)
         shape = (len(rows), width(lengths, rows))
-        ids, positions, text_ids, types = (np.zeros(shape, np.int32) for _ in range(4))
-        firsts = np.empty(len(texts), np.int32)
-        counts = np.arange(max(lengths), dtype=np.int32)
+        firsts = [0] * len(texts)
         for place, row in enumerate(rows):
-            start = 0
+            start = place * shape[1]
             for index in row:
-                end = start + lengths[index]
-                ids[place, start:end] = texts[index]
-                positions[place, start:end] = counts[: lengths[index]]
-                text_ids[place, start:end] = index + 1
-                if seconds is not None:
-                    types[place, start + seconds[index] : end] = 1
-                firsts[index] = place * shape[1] + start
-                start = end
+                firsts[index] = start
+                start += lengths[index]
+        counts = np.array(lengths, np.int32)
+        # All texts' tokens one after another: each one's place in its text, and in the rows.
+        within = np.arange(counts.sum(), dtype=np.int32) - np.repeat(counts.cumsum() - counts, counts)
+        places = np.repeat(firsts, counts) + within
+        ids, positions, text_ids, types = np.zeros((4, shape[0] * shape[1]), np.int32)
+        ids[places] = np.fromiter(chain.from_iterable(texts), np.int32, len(places))
+        positions[places] = within
+        text_ids[places] = np.repeat(np.arange(1, len(texts) + 1), counts)
+        if seconds is not None:
+            types[places] = within >= np.repeat(seconds, counts)
+        seeing_ids = text_ids.reshape(shape)
         return {
-            "input_ids": ids,
-            "position_ids": positions,
-            "text_ids": text_ids,
-            "seeing_ids": text_ids if len(rows) < len(texts) else text_ids[:, :1],
-            "token_type_ids": types,
-            "firsts": firsts,
-            "lengths": np.array(lengths, np.int32),
+            "input_ids": ids.reshape(shape),
+            "position_ids": positions.reshape(shape),
+            "text_ids": text_ids.reshape(shape),
+            "seeing_ids": seeing_ids if len(rows) < len(texts) else seeing_ids[:, :1],
+            "token_type_ids": types.reshape(shape),
+            "firsts": np.array(firsts, np.int32),
+            "lengths": counts,
         }
 
 
 def pack(lengths: Sequence[int]) -> list[list[int]]:
     """The indices of texts, row by row, as many to a row as is cheapest."""
     counts = {-(-len(lengths) // each) for each in _TEXTS_PER_ROW}
-    single, *shared = (spread(lengths, count) for count in sorted(counts, reverse=True))
-    narrow = [rows for rows in shared if width(lengths, rows) <= _WIDEST]
-    return min([single, *narrow], key=partial(cost, lengths))
+    longest, total = max(lengths), sum(lengths)
+    # If the rows came out even; hardly more than one of them has to be dealt then.
+    least = {count: cost(count, max(longest, -(-total // count))) for count in counts}
+    best: list[list[int]] = []
+    best_cost = math.inf
+    for count in sorted(counts, key=least.__getitem__):
+        if least[count] >= best_cost:
+            break
+        rows = spread(lengths, count)
+        each = width(lengths, rows)
+        if cost(count, each) < best_cost and (each <= _WIDEST or count == len(lengths)):
+            best, best_cost = rows, cost(count, each)
+    return best
 
 
-def cost(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> float:
-    """What rows of these texts cost, in tokens."""
-    each = width(lengths, rows)
-    return len(rows) * (each * (1 + each / _FREE_WIDTH) + _ROW_TOKENS)
+def cost(rows: int, tokens: int) -> float:
+    """What so many rows of so many tokens cost, in tokens."""
+    return rows * (tokens * (1 + tokens / _FREE_WIDTH) + _ROW_TOKENS)
 
 
 def width(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
