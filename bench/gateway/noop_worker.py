@@ -45,6 +45,8 @@ class Quiet(HostedModel):
     """What every hosted model has and these do not need."""
 
     steps: int = 0
+    has_work: bool = False
+    healthy: bool = True
     knobs: Knobs = Knobs()
 
     def tune(self, knobs: Knobs) -> None:
