@@ -27,18 +27,22 @@ class Admission:
         """
         return Place(self, limits)
 
-    def enter(self) -> None:
-        """Take one. Raises `Overloaded`."""
+    def enter(self) -> float:
+        """Take one; returns the time. Raises `Overloaded`."""
         if self._places.taken >= self._limit:
             raise Overloaded(
                 f"All {self._limit} places of the server are taken (gateway.max_concurrent_requests).",
                 retry_after_s=self._places.retry_after_s,
             )
-        self._places.take()
+        return self._places.take()
 
-    def leave(self, *, used: bool = True) -> None:
-        """Give it back."""
-        self._places.free(used=used)
+    def leave(self) -> None:
+        """Give it back after its use."""
+        self._places.free()
+
+    def give_back(self, taken_at: float) -> None:
+        """Give it back unused."""
+        self._places.give_back(1, taken_at)
 
 
 class Place:
@@ -49,12 +53,12 @@ class Place:
         self._limits = limits
 
     def __enter__(self) -> None:
-        self._admission.enter()
+        taken_at = self._admission.enter()
         if self._limits is not None:
             try:
                 self._limits.enter()
             except RateLimited:
-                self._admission.leave(used=False)
+                self._admission.give_back(taken_at)
                 raise
 
     def __exit__(self, *_: object) -> None:

@@ -75,6 +75,8 @@ class Answers:
                     before_work=lambda: reserved.append(self._reserve(question)),
                 )
                 if lookup.answer is not None:
+                    for places in reserved:
+                        places.close()  # the model has nothing to write
                     return lookup, await self._stored(question, question.query, lookup.outcome, lookup.answer)
                 if lookup.lead is not None:
                     return lookup, await self._lead(question, lookup.lead, reserved[-1])

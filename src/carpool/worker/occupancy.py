@@ -27,20 +27,29 @@ class Occupancy:
         """Seconds that places were held, of all places together."""
         self._counted = clock()
         """When that was brought up to date."""
-        self._ends: deque[float] = deque(maxlen=_REMEMBERED)
-        """What it was at the latest ends."""
+        self._ended_at = 0.0
+        """What it was at the latest end."""
+        self._ends: deque[tuple[float, int]] = deque(maxlen=_REMEMBERED)
+        """The latest ends: what it was at the end before, and how many places became free."""
 
-    def take(self, count: int = 1) -> None:
-        """So many more are taken."""
+    def take(self, count: int = 1) -> float:
+        """So many more are taken; returns the time."""
         self._count()
         self.taken += count
+        return self._counted
 
-    def free(self, count: int = 1, *, used: bool = True) -> None:
-        """So many are free again. Those that were not `used` tell nothing of how long one is held."""
+    def free(self, count: int = 1) -> None:
+        """So many are free again, all of them after one use."""
         self._count()
         self.taken -= count
-        if used:
-            self._ends.extend([self._held_s] * count)
+        self._ends.append((self._ended_at, count))
+        self._ended_at = self._held_s
+
+    def give_back(self, count: int, taken_at: float) -> None:
+        """So many are free that were not used: they tell nothing of how long one is held."""
+        self._count()
+        self.taken -= count
+        self._held_s -= count * (self._counted - taken_at)
 
     @property
     def retry_after_s(self) -> float:
@@ -48,7 +57,8 @@ class Occupancy:
         if not self._ends:
             return _UNKNOWN_RETRY_S
         self._count()
-        return min(max((self._held_s - self._ends[0]) / len(self._ends), 1.0), _LONGEST_RETRY_S)
+        mean_s = (self._held_s - self._ends[0][0]) / sum(count for _, count in self._ends)
+        return min(max(mean_s, 1.0), _LONGEST_RETRY_S)
 
     def _count(self) -> None:
         now = self._clock()

@@ -15,7 +15,7 @@ class Reservation:
     """
 
     def __init__(self, places: Occupancy, count: int) -> None:
-        places.take(count)
+        self._taken_at = places.take(count)
         self._places = places
         self._unused = count
 
@@ -28,7 +28,7 @@ class Reservation:
         """Free those that were not used; the second time nothing happens."""
         unused, self._unused = self._unused, 0
         if unused:
-            self._places.free(unused, used=False)
+            self._places.give_back(unused, self._taken_at)
 
 
 class Places:

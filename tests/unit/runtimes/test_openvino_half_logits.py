@@ -34,7 +34,9 @@ def test_of_equals_the_first_is_taken() -> None:
     assert likeliest(bits_of(half([[-1, 2, 0, 2], [0.5, -8, 0.25, -INF]]))) == [1, 0]
 
 
-@pytest.mark.parametrize("row", [[-3, -1, -2], [0, -1, -1], [1, INF, 2], [1, NAN, 2], [NAN, NAN, NAN]])
+@pytest.mark.parametrize(
+    "row", [[-3, -1, -2], [0, -1, -1], [1, INF, 2], [1, NAN, 2], [1, -NAN, 2], [NAN, NAN, NAN]]
+)
 def test_what_the_bits_do_not_settle_is_left_to_others(row: list[float]) -> None:
     assert likeliest(bits_of(half([[1, 2, 3], row]))) is None
 

@@ -66,12 +66,12 @@ def test_a_quiet_hour_says_nothing_of_how_long_a_burst_takes() -> None:
         one.use()()
     clock.now += 3600
     burst = places.take("a", 10)
-    assert refusal(places).retry_after_s == pytest.approx(4 / 3), "by the two that came after the first end"
+    assert refusal(places).retry_after_s == pytest.approx(2.0)
     for _ in range(5):
         clock.now += 3.0
         burst.use()()
         places.take("a")
-    assert refusal(places).retry_after_s == pytest.approx((2 + 2 + 10 * 15) / 8)
+    assert refusal(places).retry_after_s == pytest.approx((3 * 2 + 10 * 15) / 8)
 
 
 def test_neither_do_places_that_were_not_used() -> None:
@@ -86,7 +86,33 @@ def test_neither_do_places_that_were_not_used() -> None:
         places.take("a").close()
     held.use()()
     places.take("a", 2)
-    assert refusal(places).retry_after_s == pytest.approx(9 * 2 / 2)
+    assert refusal(places).retry_after_s == pytest.approx((2 + 9 * 2) / 2)
+
+
+def test_unused_places_add_nothing_to_the_time_however_long_they_were_held() -> None:
+    clock = Clock()
+    places = Places(2, clock=clock)
+    for _ in range(20):
+        done = places.take("a")
+        clock.now += 2.0
+        done.use()()
+        for _ in range(50):
+            unused = places.take("a")
+            clock.now += 0.05
+            unused.close()
+    places.take("a", 2)
+    assert refusal(places).retry_after_s == pytest.approx(2.0)
+
+
+def test_many_places_that_end_together_are_one_end() -> None:
+    clock = Clock()
+    places = Places(64, clock=clock)
+    for _ in range(5):
+        call = places.take("a", 64)
+        clock.now += 30.0
+        call.use(64)()
+    places.take("a", 64)
+    assert refusal(places).retry_after_s == pytest.approx(30.0)
 
 
 def refusal_after(places: Places, clock: Clock, ends: int) -> float | None:

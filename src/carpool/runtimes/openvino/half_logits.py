@@ -8,7 +8,8 @@ from openvino import opset15 as ops
 from carpool.runtimes.openvino.device import compile_model
 
 _INFINITY = 0x7F80
-"""Its bits in bf16; those of NaNs are larger."""
+"""Its bits in bf16; those of a NaN are larger: without a sign than these, with one than minus infinity's."""
+_MINUS_INFINITY = 0xFF80
 
 
 def bits_of(tensor: ov.Tensor) -> NDArray[np.int16]:
@@ -21,12 +22,13 @@ def likeliest(bits: NDArray[np.int16]) -> list[int] | None:
     """The first of the largest values of each row of bf16 bits [rows, size].
 
     Read as integers, the bits of numbers above zero have the numbers' order and come after all others, and
-    one pass over half the bytes is all there is to do. None if that does not settle it: where a row has
-    nothing above zero, or its largest is not finite.
+    two passes over half the bytes are all there is to do. None if that does not settle it: where a row has
+    nothing above zero, its largest is infinite, or it has a NaN.
     """
     places = bits.argmax(axis=1)
     largest = bits[np.arange(len(bits)), places]
-    return places.tolist() if ((largest > 0) & (largest < _INFINITY)).all() else None
+    settled = (largest > 0) & (largest < _INFINITY) & (bits.view(np.uint16).max(axis=1) <= _MINUS_INFINITY)
+    return places.tolist() if settled.all() else None
 
 
 class Widening:
