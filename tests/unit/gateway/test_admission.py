@@ -50,4 +50,4 @@ def test_what_a_keys_limit_refuses_tells_nothing_of_it() -> None:
         with pytest.raises(RateLimited), admission.place(limits):
             pass
     with admission.place(None):
-        assert refusal(admission).retry_after_s == pytest.approx(8 / 2)
+        assert refusal(admission).retry_after_s == pytest.approx(8.0)
