@@ -74,10 +74,8 @@ class Answers:
                     after=lost,
                     before_work=lambda: reserved.append(self._reserve(question)),
                 )
-                if lookup.answer is not None:
-                    for places in reserved:
-                        places.close()  # the model has nothing to write
-                    return lookup, await self._stored(question, question.query, lookup.outcome, lookup.answer)
+                if (answer := lookup.answer) is not None:
+                    break
                 if lookup.lead is not None:
                     return lookup, await self._lead(question, lookup.lead, reserved[-1])
                 if lookup.flight is None:
@@ -89,6 +87,7 @@ class Answers:
         finally:
             for places in reserved:
                 places.close()
+        return lookup, await self._stored(question, question.query, lookup.outcome, answer)
 
     async def _stored(self, question: Question, query: Query, outcome: str, answer: Answer) -> Reply:
         length = None  # an exact hit's own is the stored one

@@ -20,18 +20,6 @@ _log = logging.getLogger(__name__)
 _LAST_WORDS_S = 0.5
 """How long the stream of a dead worker may stay open: a process that it started may hold its end."""
 
-Call = (
-    protocol.Weigh
-    | protocol.Load
-    | protocol.Unload
-    | protocol.Set
-    | protocol.Tune
-    | protocol.Count
-    | protocol.Embed
-    | protocol.Score
-)
-"""Calls that end with one message."""
-
 News = protocol.Hello | protocol.Progress | protocol.Stats
 
 
@@ -45,7 +33,7 @@ class _OpenCall:
 
     on_end: Callable[[], None]
     future: asyncio.Future[Any] | None = None
-    """Of a `Call`."""
+    """Of a `protocol.Call`."""
     generation: Generation | None = None
     """Of a `Generate`."""
 
@@ -76,7 +64,7 @@ class Connection:
         """Wait until no call is open."""
         await self._idle.wait()
 
-    async def call(self, message: Call, on_end: Callable[[], None] = _nothing) -> Any:
+    async def call(self, message: protocol.Call, on_end: Callable[[], None] = _nothing) -> Any:
         """Send a call and return its terminal message. Raises the `CarpoolError` it ended with.
 
         Cancelling it cancels the call.

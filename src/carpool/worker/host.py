@@ -95,8 +95,10 @@ class ModelHost:
         """Refuse new requests for a model, finish the others and free it. Raises `ModelNotFound`."""
         model = self._closing[name] = self.get(name)
         del self._models[name]
-        await model.close()
-        del self._closing[name]
+        try:
+            await model.close()
+        finally:
+            del self._closing[name]
 
     def tune(self, name: str, knobs: Knobs) -> None:
         """Change knobs of a model. Raises `ModelNotFound`, and `InvalidRequest` for a bad value."""

@@ -326,7 +326,9 @@ class Stats(msgspec.Struct, tag="stats", frozen=True):
     metrics: list[Metric]
 
 
-ToWorker = Weigh | Load | Unload | Set | Tune | Generate | Count | Embed | Score | Cancel
+Call = Weigh | Load | Unload | Set | Tune | Count | Embed | Score
+"""What ends with one message."""
+ToWorker = Call | Generate | Cancel
 FromWorker = (
     Hello | Progress | Weighed | Loaded | Done | Accepted | Step | Counted | Result | Scores | Error | Stats
 )

@@ -15,15 +15,7 @@ from carpool.worker.hosted import EmbeddingModel, GeneratingModel, ScoringModel
 from carpool.worker.watchdog import HEARTBEAT_S
 
 _CANCELLABLE = protocol.Generate | protocol.Embed | protocol.Score
-Call = (
-    protocol.Weigh
-    | protocol.Load
-    | protocol.Unload
-    | protocol.Set
-    | protocol.Tune
-    | protocol.Count
-    | _CANCELLABLE
-)
+Call = protocol.Call | protocol.Generate
 End = (
     protocol.Weighed
     | protocol.Loaded

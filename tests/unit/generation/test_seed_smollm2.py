@@ -27,6 +27,12 @@ NARROW = GenerationConfig(max_num_seqs=32, max_num_batched_tokens=64)
 SUBJECT, NUM_TOKENS = 0, 32
 
 
+def loaded(path: Path, config: DecoderConfig) -> Iterator[OpenVinoDecoder]:
+    decoder = load_decoder(open_checkpoint(path), config, num_threads=available_cores())
+    yield decoder
+    decoder.close()
+
+
 @pytest.fixture(scope="module")
 def bf16_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     if default_precision() != "bf16":
@@ -34,26 +40,20 @@ def bf16_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     config = DecoderConfig(
         weights=WeightFormat.BF16, kv_cache_precision=KvCachePrecision.BF16, kv_cache_bytes=128 << 20
     )
-    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=available_cores())
-    yield decoder
-    decoder.close()
+    yield from loaded(smollm2_path, config)
 
 
 @pytest.fixture(scope="module")
 def default_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     """As the starter model runs where nothing is set."""
     config = DecoderConfig(kv_cache_bytes=128 << 20)
-    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=available_cores())
-    yield decoder
-    decoder.close()
+    yield from loaded(smollm2_path, config)
 
 
 @pytest.fixture(scope="module")
 def int8_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     config = DecoderConfig(weights=WeightFormat.INT8, kv_cache_bytes=128 << 20)
-    decoder = load_decoder(open_checkpoint(smollm2_path), config, num_threads=available_cores())
-    yield decoder
-    decoder.close()
+    yield from loaded(smollm2_path, config)
 
 
 @pytest.fixture(scope="module", params=["default", "u8", "bf16", "int8"])

@@ -69,8 +69,10 @@ def load_decoder(
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
     precision = _compute_precision(weights, config.kv_cache_precision)
+    widen = None
     if precision == "bf16":
         model = _with_half_logits(model)
+        widen = Widening(num_threads=num_threads)
     compiled = compile_model(
         model,
         num_threads=num_threads,
@@ -86,7 +88,7 @@ def load_decoder(
         kv_cache_bytes=config.kv_cache_bytes,
         least_samples=rows_that_round_alike(precision, weights),
         statistics=GraphStatistics(graph.vocab_size, num_threads=num_threads),
-        widen=Widening(num_threads=num_threads),
+        widen=widen,
     )
     report("ready", 1.0)
     return decoder
@@ -172,8 +174,9 @@ class OpenVinoDecoder:
         kv_cache_bytes: int,
         least_samples: int,
         statistics: StrandStatistics,
-        widen: Widening,
+        widen: Widening | None,
     ) -> None:
+        """`widen`: what makes float32 of logits that the plugin leaves in bf16; None: they are float32."""
         self._least_samples = least_samples
         self._widen = widen
         self._statistics = statistics
@@ -261,7 +264,7 @@ class _Step:
         request: ov.InferRequest,
         samples: Sequence[Sample],
         statistics: StrandStatistics,
-        widen: Widening,
+        widen: Widening | None,
     ) -> None:
         self._request = request
         self._statistics = statistics
@@ -281,15 +284,13 @@ class _Step:
 
     def _draw(self, logits: ov.Tensor) -> StepResult:
         count = len(self._samples)
-        if logits.element_type == ov.Type.bf16:
-            if all(map(is_argmax, self._samples)):
-                token_ids = likeliest(bits_of(logits)[:count])
-                if token_ids is not None:
-                    return StepResult(token_ids, [None] * count)
-            wide = self._widen(logits)
-        else:
-            wide = logits.data
-        return sample(wide[:count], self._samples, self._statistics)
+        if self._widen is None:
+            return sample(logits.data[:count], self._samples, self._statistics)
+        if all(map(is_argmax, self._samples)):
+            token_ids = likeliest(bits_of(logits)[:count])
+            if token_ids is not None:
+                return StepResult(token_ids, [None] * count)
+        return sample(self._widen(logits)[:count], self._samples, self._statistics)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""

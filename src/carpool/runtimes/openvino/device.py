@@ -59,9 +59,8 @@ def rows_that_round_alike(precision: Precision, weights: WeightFormat) -> int:
 
     Seen of the plugin's kernels; the tests of seeds would show it if they changed.
     """
-    if precision == "bf16" and weights is WeightFormat.INT8:
-        return 5 if has_matrix_units() else 2
-    return 5 if precision == "bf16" and weights is WeightFormat.INT4 else 2
+    few_rows_differ = weights is WeightFormat.INT4 or (weights is WeightFormat.INT8 and has_matrix_units())
+    return 5 if precision == "bf16" and few_rows_differ else 2
 
 
 def real_threads(num_threads: int) -> int:
