@@ -10,6 +10,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from carpool.errors import ModelFailed
+from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.device import Precision, activation_rounding, compile_model, default_precision
 from carpool.runtimes.openvino.input_tensors import InputTensors
@@ -69,6 +70,7 @@ class BatchGraph:
         self._computed_tokens = 0
         for run in {self._together, *self._runs}:  # the plugin packs the weights at the first call
             run(self._inputs([[0, 0]], None))
+        huge_pages.collapse()
 
     @property
     def concurrency(self) -> int:

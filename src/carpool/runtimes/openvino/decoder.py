@@ -12,6 +12,7 @@ from openvino.preprocess import PrePostProcessor
 from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
 from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
 from carpool.runtimes.openvino.device import (
@@ -47,7 +48,6 @@ _GRAPHS: Mapping[str, type[DecoderGraph]] = {
     "Qwen2ForCausalLM": Qwen2,
     "Qwen3ForCausalLM": Qwen3,
 }
-_CACHE_LINE = 64
 
 
 def load_decoder(
@@ -197,7 +197,7 @@ class OpenVinoDecoder:
         self._kv_memory = []  # an ov.Tensor does not keep its array alive
         for port in caches:
             shape = [num_blocks + 1, *_block_shape(port)]  # the last for the padding
-            memory = _zeros(math.prod(shape) * port.element_type.size)
+            memory = huge_pages.zeros(math.prod(shape) * port.element_type.size)
             self._kv_memory.append(memory)
             self._request.set_tensor(port, ov.Tensor(memory, ov.Shape(shape), port.element_type))
         self._last: _Step | None = None
@@ -254,6 +254,7 @@ class OpenVinoDecoder:
         for count in (1, min(self._spec.block_size, self._spec.context_length)):
             tokens, begins = np.zeros(count, np.int64), np.array([0, count], np.int32)
             self.launch(StepBatch(tokens, past_lens, begins, block, one_block, [row])).result()
+        huge_pages.collapse()
 
 
 class _Step:
@@ -311,10 +312,3 @@ class _Step:
 def _block_shape(port: ov.ConstOutput) -> list[int]:
     """[KV heads, tokens, bytes or elements per token and head] of one block of one cache."""
     return [dimension.get_length() for dimension in list(port.partial_shape)[1:]]
-
-
-def _zeros(size: int) -> NDArray[np.uint8]:
-    """Zeroed bytes, aligned to a cache line, whose pages the system gives when they are first touched."""
-    memory = np.zeros(size + _CACHE_LINE, np.uint8)
-    offset = -memory.ctypes.data % _CACHE_LINE
-    return memory[offset : offset + size]

@@ -1,0 +1,79 @@
+import gc
+import mmap
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from carpool.runtimes.openvino import huge_pages
+
+HUGE = 2 << 20
+ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def bytes_in_huge_pages(address: int) -> int:
+    """Of the mapping that an address lies in."""
+    found = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            found = int(match[1], 16) <= address < int(match[2], 16)
+        elif found and line.startswith("AnonHugePages:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("no such mapping")
+
+
+@pytest.fixture
+def has_huge_pages() -> None:
+    """Skips where this system moves nothing to huge pages."""
+    if not ENABLED.exists() or "[never]" in ENABLED.read_text():
+        pytest.skip("this system has no transparent huge pages")
+    memory = mmap.mmap(-1, 2 * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = b"x" * (2 * HUGE)
+    try:
+        memory.madvise(25)
+    except OSError as error:
+        pytest.skip(f"this kernel collapses nothing: {error}")
+
+
+@pytest.mark.usefixtures("has_huge_pages")
+def test_memory_in_use_moves_to_huge_pages_and_keeps_what_it_holds() -> None:
+    memory = mmap.mmap(-1, 8 * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    values = np.frombuffer(memory, np.uint8)
+    used = values[: 4 * HUGE]
+    used[:] = np.arange(used.size) % 251
+    assert bytes_in_huge_pages(values.ctypes.data + 2 * HUGE) == 0
+    huge_pages.collapse()
+    # Where the mapping begins inside a huge page, that one stays as it is.
+    assert 3 * HUGE <= bytes_in_huge_pages(values.ctypes.data + 2 * HUGE) <= 5 * HUGE
+    assert np.array_equal(used, np.arange(used.size) % 251)
+    assert not values[4 * HUGE :].any()
+
+
+def test_a_system_without_huge_pages_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(huge_pages, "_SIZE", tmp_path / "missing")
+    huge_pages.collapse()
+
+
+def test_only_whole_huge_pages_of_anonymous_writable_memory_are_moved() -> None:
+    mappings = """\
+00100000-00700000 rw-p 00000000 00:00 0
+00800000-00c00000 rw-p 00000000 00:00 0                          [heap]
+01000000-01400000 r--p 00000000 00:00 0
+01800000-01c00000 rw-p 00000000 fe:00 1234                       /lib/some.so
+02000000-02400000 rw-s 00000000 00:01 7                          /dev/zero (deleted)
+02900000-02a00000 rw-p 00000000 00:00 0
+7ff000000000-7ff000800000 rw-p 00000000 00:00 0                  [stack]
+"""
+    found = list(huge_pages._aligned(mappings, HUGE))
+    assert found == [(0x200000, 0x600000), (0x800000, 0xC00000)]
+
+
+def test_zeroed_memory_lives_as_long_as_its_array() -> None:
+    memory = huge_pages.zeros(3 * HUGE + 5)
+    gc.collect()
+    assert memory.size == 3 * HUGE + 5
+    assert memory.ctypes.data % mmap.PAGESIZE == 0
+    assert not memory.any()
+    memory[-1] = 7
+    assert memory[-1] == 7
