@@ -22,7 +22,7 @@ from carpool.runtimes.decoder import DecoderRuntime, Sample, SamplingParams, Ste
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
 
-FORMATS = (WeightFormat.F32, WeightFormat.BF16, WeightFormat.INT8, WeightFormat.INT4)
+FORMATS = (WeightFormat.F32, WeightFormat.BF16, WeightFormat.MIXED, WeightFormat.INT8, WeightFormat.INT4)
 STREAMS = (1, 8, 32)
 CONTEXT = 128
 TEXT = """Paris is the capital of France and its largest city. It lies on the river Seine, in the north of

@@ -33,7 +33,7 @@ from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, We
 from carpool.runtimes.openvino.decoder import load_decoder
 from carpool.runtimes.openvino.device import default_precision
 
-WEIGHTS = (WeightFormat.F32, WeightFormat.BF16, WeightFormat.INT8, WeightFormat.INT4)
+WEIGHTS = (WeightFormat.F32, WeightFormat.BF16, WeightFormat.MIXED, WeightFormat.INT8, WeightFormat.INT4)
 KV = (KvCachePrecision.F32, KvCachePrecision.F16, KvCachePrecision.BF16, KvCachePrecision.U8)
 STREAMS = (1, 32)
 WINDOW = 256

@@ -48,7 +48,7 @@ def variants(gguf: Path, checkpoint: Path, *, has_bf16: bool) -> Iterator[Varian
     `has_bf16` says whether the CPU computes in bf16; elsewhere floating point is f32, whatever is stored.
     """
     half, dtype = ("bf16", "bfloat16") if has_bf16 else ("f16", "float32")
-    ours = [("int4", half), ("int8", half), ("bf16", half), ("bf16", "u8")]
+    ours = [("int4", half), ("int8", half), ("mixed", half), ("bf16", half), ("bf16", "u8")]
     for weights, kv in ours if has_bf16 else [*ours, ("f32", half)]:
         # The file's own 4-bit matrices; everything else from the checkpoint that all have.
         reference = CHAT_MODEL.reference if weights == "int4" else str(checkpoint)

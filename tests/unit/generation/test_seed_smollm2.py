@@ -56,7 +56,13 @@ def int8_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
     yield from loaded(smollm2_path, config)
 
 
-@pytest.fixture(scope="module", params=["default", "u8", "bf16", "int8"])
+@pytest.fixture(scope="module")
+def mixed_decoder(smollm2_path: Path) -> Iterator[OpenVinoDecoder]:
+    config = DecoderConfig(weights=WeightFormat.MIXED, kv_cache_bytes=128 << 20)
+    yield from loaded(smollm2_path, config)
+
+
+@pytest.fixture(scope="module", params=["default", "u8", "bf16", "int8", "mixed"])
 def decoder(request: pytest.FixtureRequest) -> OpenVinoDecoder:
     decoder: OpenVinoDecoder = request.getfixturevalue(f"{request.param}_decoder")
     return decoder

@@ -19,6 +19,9 @@ class WeightFormat(StrEnum):
     INT8 = "int8"
     """Eight bits with one scale per output feature. Where the CPU computes in bf16, what the matrices are
     multiplied with is rounded to eight bits too, with one scale per token or group of 64 features."""
+    MIXED = "mixed"
+    """The feed-forward layers' matrices, most of a model, as INT8, the others as BF16: with AMX the plugin
+    gains from eight bits only in its kernel for feed-forward layers."""
     INT4 = "int4"
     """Four bits in groups of 32. ggml's 4-bit matrices are held as stored, its 8-bit ones as above."""
 

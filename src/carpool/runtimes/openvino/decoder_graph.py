@@ -31,6 +31,8 @@ class DecoderGraph(ABC):
     """Before the names of all tensors but the head's; some checkpoints leave it out."""
     word_embedding: str
     """The table of the tokens' embeddings, which may be the head as well."""
+    feed_forward = ".mlp."
+    """In the names of the feed-forward layers' matrices, and in no others."""
     typical_matrix: str
     """A matrix of the first layer, stored like those of all layers."""
     num_layers: int
@@ -160,7 +162,7 @@ class DecoderGraph(ABC):
             return [self._linear(x, name, features).output(0) for name, features in layers]
         for name, tensor, features in zip(names, tensors, out_features, strict=True):
             self._check_features(name, tensor.shape[0], features)
-        y = linear(x, matrix(stacked(tensors), self._weights))
+        y = linear(x, matrix(stacked(tensors), self._held_as(names[0])))
         if all(biases):
             values = [dequantize(self._tensor(f"{name}.bias")) for name in names]
             y = ops.add(y, ops.constant(np.concatenate(values)))
@@ -180,7 +182,13 @@ class DecoderGraph(ABC):
         return self._vector(bias) if self._has(bias) else None
 
     def _matrix(self, name: str) -> ov.Node:
-        return matrix(self._tensor(name), self._weights)
+        return matrix(self._tensor(name), self._held_as(name))
+
+    def _held_as(self, name: str) -> WeightFormat:
+        """How a matrix is held, by its name or its layer's."""
+        if self._weights is not WeightFormat.MIXED:
+            return self._weights
+        return WeightFormat.INT8 if self.feed_forward in name else WeightFormat.BF16
 
     def _vector(self, name: str) -> ov.Node:
         return ops.constant(dequantize(self._tensor(name)))

@@ -12,6 +12,7 @@ from carpool.runtimes.openvino.config import WeightFormat
 
 Precision = Literal["f32", "bf16"]
 
+_HAVE_8_BITS = {WeightFormat.INT8, WeightFormat.MIXED}
 _WHOLE_TOKEN = 1 << 31
 """More features than a token has anywhere."""
 _GROUP = 64
@@ -50,7 +51,7 @@ def activation_rounding(precision: Precision, weights: WeightFormat) -> dict[str
     """
     if precision != "bf16":
         return {}
-    group = 0 if weights is not WeightFormat.INT8 else _WHOLE_TOKEN if has_matrix_units() else _GROUP
+    group = 0 if weights not in _HAVE_8_BITS else _WHOLE_TOKEN if has_matrix_units() else _GROUP
     return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
 
 
@@ -59,7 +60,7 @@ def rows_that_round_alike(precision: Precision, weights: WeightFormat) -> int:
 
     Seen of the plugin's kernels; the tests of seeds would show it if they changed.
     """
-    few_rows_differ = weights is WeightFormat.INT4 or (weights is WeightFormat.INT8 and has_matrix_units())
+    few_rows_differ = weights is WeightFormat.INT4 or (weights in _HAVE_8_BITS and has_matrix_units())
     return 5 if precision == "bf16" and few_rows_differ else 2
 
 

@@ -96,9 +96,10 @@ class Llama(DecoderGraph):
         and 8-bit weights whose sides are not in whole tiles fail to compile.
         """
         sides = (self._hidden_size, self._feed_forward_width)
-        if self._weights is WeightFormat.INT8 and any(side % _TILE for side in sides):
+        held = self._held_as(self.feed_forward)
+        if held is WeightFormat.INT8 and any(side % _TILE for side in sides):
             return False
-        return self._weights is not WeightFormat.INT4 and self._num_threads > 1
+        return held is not WeightFormat.INT4 and self._num_threads > 1
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)

@@ -43,7 +43,7 @@ def constant(tensor: Tensor) -> ov.Node:
 
 
 def matrix(tensor: Tensor, weights: WeightFormat) -> ov.Node:
-    """A weight matrix as f32 [rows, columns], held as `weights` says, which must not be AUTO.
+    """A weight matrix as f32 [rows, columns], held as `weights` says, which must not be AUTO or MIXED.
 
     Raises `ModelFailed` for a tensor of integers.
     """
