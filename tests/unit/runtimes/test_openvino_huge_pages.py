@@ -13,14 +13,22 @@ ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def bytes_in_huge_pages(address: int) -> int:
+    return bytes_in(address, "AnonHugePages:")
+
+
+def bytes_in(address: int, kind: str) -> int:
     """Of the mapping that an address lies in."""
     found = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
             found = int(match[1], 16) <= address < int(match[2], 16)
-        elif found and line.startswith("AnonHugePages:"):
+        elif found and line.startswith(kind):
             return int(line.split()[1]) << 10
     raise AssertionError("no such mapping")
+
+
+def bytes_resident(address: int) -> int:
+    return bytes_in(address, "Rss:")
 
 
 @pytest.fixture
@@ -74,6 +82,7 @@ def test_zeroed_memory_lives_as_long_as_its_array() -> None:
     gc.collect()
     assert memory.size == 3 * HUGE + 5
     assert memory.ctypes.data % mmap.PAGESIZE == 0
+    assert bytes_resident(memory.ctypes.data) >= memory.size - HUGE
     assert not memory.any()
     memory[-1] = 7
     assert memory[-1] == 7

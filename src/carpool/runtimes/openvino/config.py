@@ -47,7 +47,7 @@ class DecoderConfig:
     weights: WeightFormat = WeightFormat.AUTO
     kv_cache_precision: KvCachePrecision = KvCachePrecision.AUTO
     kv_cache_bytes: int = 1 << 30
-    """Upper bound of the KV memory; the system gives its pages when they are first used."""
+    """Size of the KV memory."""
 
     def __post_init__(self) -> None:
         if self.kv_cache_bytes < 1:

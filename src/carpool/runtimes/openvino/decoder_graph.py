@@ -182,7 +182,11 @@ class DecoderGraph(ABC):
         return self._vector(bias) if self._has(bias) else None
 
     def _matrix(self, name: str) -> ov.Node:
-        return matrix(self._tensor(name), self._held_as(name))
+        return matrix(self._tensor(name), self._held_as(name), is_fused=self._is_fused(name))
+
+    def _is_fused(self, name: str) -> bool:  # noqa: ARG002  # others' layers may be
+        """Whether a matrix is for one of the plugin's fused kernels."""
+        return False
 
     def _held_as(self, name: str) -> WeightFormat:
         """How a matrix is held, by its name or its layer's."""

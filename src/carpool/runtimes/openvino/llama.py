@@ -13,6 +13,7 @@ from carpool.models.dequantize import dequantize
 from carpool.runtimes.openvino.blocks import activation, rms_norm, rope, rotary_angles, split_heads
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
+from carpool.runtimes.openvino.device import has_matrix_units
 from carpool.runtimes.openvino.rotary import rotary_frequencies
 
 FREQUENCY_DIVISORS = "rope_freqs.weight"
@@ -82,15 +83,18 @@ class Llama(DecoderGraph):
 
     def _feed_forward(self, hidden: ov.Node, name: str) -> ov.Node:
         names = [f"{name}.gate_proj", f"{name}.up_proj"]
-        if self._may_fuse_feed_forward:  # its pattern has two products
+        if self._fuses_feed_forward:  # its pattern has two products
             gate, up = (self._linear(hidden, each).output(0) for each in names)
         else:
             gate, up = self._projections(hidden, names, [self._feed_forward_width] * 2)
         return self._linear(ops.multiply(activation(self._activation, gate), up), f"{name}.down_proj")
 
+    def _is_fused(self, name: str) -> bool:
+        return self.feed_forward in name and self._fuses_feed_forward
+
     @property
-    def _may_fuse_feed_forward(self) -> bool:
-        """Whether the plugin's AMX kernel for gated feed-forward layers can take this one.
+    def _fuses_feed_forward(self) -> bool:
+        """Whether the plugin's AMX kernel for gated feed-forward layers takes this one.
 
         It knows no 4 bits. And it takes over what it then cannot do: on a single thread it ends the process,
         and 8-bit weights whose sides are not in whole tiles fail to compile.
@@ -99,7 +103,7 @@ class Llama(DecoderGraph):
         held = self._held_as(self.feed_forward)
         if held is WeightFormat.INT8 and any(side % _TILE for side in sides):
             return False
-        return held is not WeightFormat.INT4 and self._num_threads > 1
+        return has_matrix_units() and held is not WeightFormat.INT4 and self._num_threads > 1
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)

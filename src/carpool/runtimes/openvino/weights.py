@@ -14,7 +14,6 @@ from carpool.models.checkpoint import Tensor, TensorFormat
 from carpool.models.dequantize import dequantize
 from carpool.runtimes.openvino.blocks import ints
 from carpool.runtimes.openvino.config import WeightFormat
-from carpool.runtimes.openvino.device import default_precision
 
 GROUP = 32
 """Elements that share a scale in 4-bit matrices."""
@@ -42,9 +41,10 @@ def constant(tensor: Tensor) -> ov.Node:
     return ops.convert(node, "f32") if type_ in (ov.Type.f16, ov.Type.bf16) else node
 
 
-def matrix(tensor: Tensor, weights: WeightFormat) -> ov.Node:
+def matrix(tensor: Tensor, weights: WeightFormat, *, is_fused: bool = False) -> ov.Node:
     """A weight matrix as f32 [rows, columns], held as `weights` says, which must not be AUTO or MIXED.
 
+    `is_fused`: it is for one of the plugin's fused kernels, which know no bf16 that is converted at each use.
     Raises `ModelFailed` for a tensor of integers.
     """
     unpack = _UNPACK.get(tensor.format)
@@ -54,7 +54,7 @@ def matrix(tensor: Tensor, weights: WeightFormat) -> ov.Node:
     match weights:
         case WeightFormat.BF16:
             node = ops.convert(_constant(_round_to_bf16(values), values.shape, ov.Type.bf16), "f32")
-            if default_precision() == "f32":
+            if not is_fused:
                 node.get_rt_info()[_HELD_AS_STORED] = True
             return node
         case WeightFormat.INT4 if tensor.shape[1] % GROUP == 0 and tensor.format is not TensorFormat.Q8_0:
@@ -66,8 +66,9 @@ def matrix(tensor: Tensor, weights: WeightFormat) -> ov.Node:
 
 
 _HELD_AS_STORED = "decompression_0"
-"""The mark, known from model files, of a conversion that the plugin does at each use. Without it bf16 weights
-are held in f32 where that is computed in: a step of one stream reads twice the bytes."""
+"""The mark, known from model files, of a conversion that the plugin does at each use, or never where it
+computes in bf16. Without it the plugin keeps bf16 weights in f32, to compute with or beside what it computes
+with."""
 
 
 @dataclass(frozen=True, slots=True)
