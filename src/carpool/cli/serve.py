@@ -9,10 +9,10 @@ from types import ModuleType
 import uvloop
 
 from carpool.cache.service import AnswerCache
-from carpool.cli.garbage import collect_seldom
 from carpool.cli.logs import log_to_stderr
 from carpool.cli.options import Commands, add_config, settings_of
 from carpool.errors import StartError
+from carpool.garbage import collect_seldom
 from carpool.gateway.config import GatewayConfig
 from carpool.gateway.served_embedder import ServedEmbedder
 from carpool.gateway.served_judge import served_judge

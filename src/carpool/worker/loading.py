@@ -13,6 +13,7 @@ import msgspec
 
 from carpool.encoders import CrossEncoderConfig, Embedder, EncoderConfig, Reranker, SentenceTransformersConfig
 from carpool.errors import ModelFailed
+from carpool.garbage import collect_seldom
 from carpool.generation import STATIC_DEFAULTS, GenerationConfig, GrammarCompiler, Mode
 from carpool.models.chat_template import ChatTemplate, read_chat_template
 from carpool.models.checkpoint import Checkpoint
@@ -58,7 +59,9 @@ class FileLoader:
         """See `host.ModelLoader`."""
         reporter = ProgressReporter(load.model, surroundings.on_progress)
         start = await _in_thread(load.model, partial(_prepare, load, surroundings, reporter))
-        return start()
+        model = start()
+        collect_seldom()
+        return model
 
 
 async def _in_thread(name: str, work: Callable[[], Outcome]) -> Outcome:
