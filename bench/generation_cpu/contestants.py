@@ -27,6 +27,10 @@ _IR = {
 }
 """Formats to export with optimum-intel's options; no larger group of 4-bit weights divides the rows."""
 
+_STEP_TOKENS, _LONG_STEP_TOKENS = 512, 2048
+"""The most tokens of a step: Carpool's default, which keeps running streams fluent, and what engines have
+where throughput is all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -48,19 +52,22 @@ def variants(gguf: Path, checkpoint: Path, *, has_bf16: bool) -> Iterator[Varian
     `has_bf16` says whether the CPU computes in bf16; elsewhere floating point is f32, whatever is stored.
     """
     half, dtype = ("bf16", "bfloat16") if has_bf16 else ("f16", "float32")
-    ours = [("int4", half), ("int8", half), ("mixed", half), ("bf16", half), ("bf16", "u8")]
-    for weights, kv in ours if has_bf16 else [*ours, ("f32", half)]:
+    ours = [(weights, half, _STEP_TOKENS) for weights in ("int4", "int8", "mixed", "bf16")]
+    ours += [("bf16", "u8", _STEP_TOKENS), ("mixed", half, _LONG_STEP_TOKENS)]
+    for weights, kv, tokens in ours if has_bf16 else [*ours, ("f32", half, _STEP_TOKENS)]:
         # The file's own 4-bit matrices; everything else from the checkpoint that all have.
         reference = CHAT_MODEL.reference if weights == "int4" else str(checkpoint)
-        options = json.dumps({"weights": weights, "kv_cache_precision": kv})
-        command = (sys.executable, "-m", "bench.generation_cpu.carpool_contestant", reference, options)
-        yield Variant(CARPOOL, f"{weights}, KV {kv}", command)
+        options = {"weights": weights, "kv_cache_precision": kv, "max_num_batched_tokens": tokens}
+        module = "bench.generation_cpu.carpool_contestant"
+        command = (sys.executable, "-m", module, reference, json.dumps(options))
+        yield Variant(CARPOOL, f"{weights}, KV {kv}{_named(tokens)}", command)
     exported = {name: export(checkpoint, name) for name in _IR}
-    sources = [(f"{name} IR", path, half) for name, path in exported.items()]
-    sources.append(("bf16 IR", exported["bf16"], "u8"))
-    for name, path, kv in sources:
+    theirs = [(name, half, _STEP_TOKENS) for name in exported]
+    theirs += [("bf16", "u8", _STEP_TOKENS), ("bf16", half, _LONG_STEP_TOKENS)]
+    for name, kv, tokens in theirs:
         properties = json.dumps({"KV_CACHE_PRECISION": kv})
-        yield _variant(OPENVINO_GENAI, f"{name}, KV {kv}", GENAI, "genai", path, properties)
+        title = f"{name} IR, KV {kv}{_named(tokens)}"
+        yield _variant(OPENVINO_GENAI, title, GENAI, "genai", exported[name], tokens, properties)
     vllm = _variant(VLLM_CPU, dtype, VLLM, "vllm", checkpoint, dtype)
     # Its documentation asks for this library, which comes with it, to be there before everything else.
     openmp = VLLM.python().parents[1] / "lib" / "libiomp5.so"
@@ -70,6 +77,10 @@ def variants(gguf: Path, checkpoint: Path, *, has_bf16: bool) -> Iterator[Varian
         TRANSFORMERS_CONTINUOUS, dtype, TRANSFORMERS, "transformers", checkpoint, dtype, "continuous"
     )
     yield _variant(LLAMA, "Q4_1", LLAMA_CPP, "llama_cpp", gguf)
+
+
+def _named(step_tokens: int) -> str:
+    return "" if step_tokens == _STEP_TOKENS else f", steps of {step_tokens}"
 
 
 def _variant(engine: str, name: str, environment: Environment, script: str, *arguments: object) -> Variant:

@@ -1,6 +1,6 @@
 """OpenVINO GenAI's ContinuousBatchingPipeline.
 
-argv: a GGUF file or a directory with an IR, further properties of the CPU plugin as JSON.
+argv: a GGUF file or a directory with an IR, tokens of a step, further properties of the CPU plugin as JSON.
 """
 
 import json
@@ -15,11 +15,11 @@ from workload import NEW_TOKENS, THREADS, answer
 class GenAiContestant:
     """A pipeline."""
 
-    def __init__(self, path: str, properties: dict[str, object]) -> None:
+    def __init__(self, path: str, step_tokens: int, properties: dict[str, object]) -> None:
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = 1  # GiB, as Carpool's default
         scheduler.max_num_seqs = 64  # as Carpool's default
-        scheduler.max_num_batched_tokens = 512  # as Carpool's default
+        scheduler.max_num_batched_tokens = step_tokens
         scheduler.enable_prefix_caching = True  # as Carpool's default
         self._pipeline = genai.ContinuousBatchingPipeline(
             path, scheduler, "CPU", {"INFERENCE_NUM_THREADS": THREADS, **properties}
@@ -59,4 +59,4 @@ class GenAiContestant:
 
 
 if __name__ == "__main__":
-    answer(lambda: GenAiContestant(sys.argv[1], json.loads(sys.argv[2])))
+    answer(lambda: GenAiContestant(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
