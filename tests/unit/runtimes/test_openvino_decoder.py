@@ -109,7 +109,12 @@ def test_chunks_of_a_prompt_give_what_the_whole_gives(decoder: OpenVinoDecoder, 
 def test_a_chunk_that_ends_with_a_block_changes_little(
     llama: RandomLlama, kv_cache_precision: KvCachePrecision
 ) -> None:
-    decoder = load(llama, DecoderConfig(weights=WeightFormat.F32, kv_cache_precision=kv_cache_precision))
+    decoder = load(
+        llama,
+        DecoderConfig(
+            weights=WeightFormat.F32, kv_cache_precision=kv_cache_precision, kv_cache_bytes=16 << 20
+        ),
+    )
     whole = last(decoder, Row(PROMPT, [0, 1, 2], sample=ALL))
     assert np.abs(whole - llama.logprobs(PROMPT)[-1]).max() < 0.5
     decoder.launch(step(Row(PROMPT[:64], [9, 7], sample=None))).result()
@@ -184,7 +189,9 @@ def test_other_weight_formats_are_near(
 ) -> None:
     """Whatever the plugin's fused kernels, which AMX processors have, make of sides and threads."""
     llama = RandomLlama(hidden_size=sides[0], intermediate_size=sides[1])
-    decoder = load_decoder(llama, DecoderConfig(weights=weights), num_threads=num_threads)
+    decoder = load_decoder(
+        llama, DecoderConfig(weights=weights, kv_cache_bytes=16 << 20), num_threads=num_threads
+    )
     found = last(decoder, Row(PROMPT, [0, 1, 2], sample=ALL))
     assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > correlation
 
@@ -217,7 +224,9 @@ def test_loading_reports_its_phases(llama: RandomLlama) -> None:
 def test_the_starter_knows_the_capital_of_france(smollm2_path: Path, weights: WeightFormat) -> None:
     checkpoint = open_checkpoint(smollm2_path)
     tokenizer = Tokenizer.from_checkpoint(checkpoint)
-    decoder = load_decoder(checkpoint, DecoderConfig(weights=weights), num_threads=available_cores())
+    decoder = load_decoder(
+        checkpoint, DecoderConfig(weights=weights, kv_cache_bytes=64 << 20), num_threads=available_cores()
+    )
     output = generate(decoder, tokenizer.encode("The capital of France is"), 8, [3])
     decoder.close()
     assert "Paris" in tokenizer.decode(output)
