@@ -6,9 +6,10 @@ measured bandwidth and matrix rate is its floor (Williams et al., https://doi.or
 
 import argparse
 import asyncio
+import operator
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,16 @@ from carpool.runtimes.openvino.device import core, default_precision
 from carpool.telemetry import Registry
 
 STREAMS = (1, 8, 32)
+_GROUPS_OF_4_BITS = 0.5 + 4 / 32
+"""A group of 32 has a scale and a zero point, each f16."""
 BYTES_PER_WEIGHT = {
-    WeightFormat.F32: 4.0,
-    WeightFormat.BF16: 2.0,
-    WeightFormat.INT8: 1.0,
-    WeightFormat.INT4: 0.5 + 4 / 32,  # a group of 32 has a scale and a zero point, each f16
+    WeightFormat.F32: (4, 4, 4),
+    WeightFormat.BF16: (2, 2, 2),
+    WeightFormat.MIXED: (2, 1, 2),
+    WeightFormat.INT8: (1, 1, 1),
+    WeightFormat.INT4: (_GROUPS_OF_4_BITS, _GROUPS_OF_4_BITS, 1),
 }
-_OF_OUTPUT_LAYER = BYTES_PER_WEIGHT | {WeightFormat.INT4: BYTES_PER_WEIGHT[WeightFormat.INT8]}
-"""The file's output layer has 8 bits, and 8-bit matrices are held as int8 beside 4-bit ones."""
+"""Of attention's matrices, the feed-forward layers' and the output layer, which has 8 bits in the file."""
 _KINDS = {
     "FullyConnected": "products",
     "MatMul": "products",
@@ -65,6 +68,10 @@ _PROFILED_RUNS = 12
 _PARTS = ("products", "output layer", "attention", "norms", "rotation", "rest of the graph")
 
 
+def _count(matrices: Iterable[tuple[int, int]]) -> int:
+    return sum(rows * columns for rows, columns in matrices)
+
+
 class Shapes:
     """A Llama's matrices, and what a step with them costs."""
 
@@ -72,20 +79,20 @@ class Shapes:
         hidden, inner = config["hidden_size"], config["intermediate_size"]
         kv = config["num_key_value_heads"] * config["head_dim"]
         query = config["num_attention_heads"] * config["head_dim"]
-        layer = [(hidden, query), (hidden, kv), (hidden, kv), (query, hidden)]
-        layer += [(hidden, inner), (hidden, inner), (inner, hidden)]
-        self.matrices = layer * config["num_hidden_layers"] + [(hidden, config["vocab_size"])]
+        layers, head = config["num_hidden_layers"], (hidden, config["vocab_size"])
+        attention = [(hidden, query), (hidden, kv), (hidden, kv), (query, hidden)]
+        feed_forward = [(hidden, inner), (hidden, inner), (inner, hidden)]
+        self.matrices = (attention + feed_forward) * layers + [head]
         """[in, out] of every product in the order of a step."""
-        self.num_weights = sum(rows * columns for rows, columns in self.matrices)
-        self._of_output_layer = hidden * config["vocab_size"]
+        self.num_weights = _count(self.matrices)
+        self._kinds = [_count(attention * layers), _count(feed_forward * layers), _count([head])]
         self._kv_per_token = 2 * config["num_hidden_layers"] * kv
         self._attention_per_token = 4 * config["num_hidden_layers"] * query
 
     def step_bytes(self, weights: WeightFormat, streams: int, kv_bytes: int) -> float:
         """Weights once, and every stream's keys and values."""
-        of_layers = (self.num_weights - self._of_output_layer) * BYTES_PER_WEIGHT[weights]
-        of_output_layer = self._of_output_layer * _OF_OUTPUT_LAYER[weights]
-        return of_layers + of_output_layer + streams * CONTEXT * self._kv_per_token * kv_bytes
+        of_weights = sum(map(operator.mul, self._kinds, BYTES_PER_WEIGHT[weights]))
+        return of_weights + streams * CONTEXT * self._kv_per_token * kv_bytes
 
     def step_operations(self, streams: int) -> float:
         """Multiplications and additions of the products and of attention."""
@@ -209,7 +216,8 @@ def roofline(gguf: Path) -> str:
     machine = measure_machine(shapes.matrices)
     floating = WeightFormat.BF16 if default_precision() == "bf16" else WeightFormat.F32
     floors, parts = [], []
-    for weights in (floating, WeightFormat.INT8, WeightFormat.INT4):
+    mixed = [WeightFormat.MIXED] if floating is WeightFormat.BF16 else []
+    for weights in (floating, *mixed, WeightFormat.INT8, WeightFormat.INT4):
         decoder = _load(checkpoint, weights)
         measured = {streams: step_ms(decoder, streams) for streams in STREAMS}
         if weights is floating:
