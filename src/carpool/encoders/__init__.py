@@ -11,8 +11,8 @@
 A `Reranker` scores with a cross-encoder instead, on an `OpenVinoClassifier`.
 
 A call's way: its inputs are checked and tokenised in a thread (`input_tokenizer`, `pair_tokenizer`), queued
-one by one (`batching`), batched by the `inference_engine` with other calls' inputs of similar length, and
-computed by the runtime.
+one by one (`batching`), batched by the `inference_engine` with other calls' inputs, and computed by the
+runtime.
 """
 
 from .config import EncoderConfig

@@ -1,4 +1,4 @@
-"""What embedder and reranker have in common: all calls' inputs in one queue, batched by length."""
+"""What embedder and reranker have in common: all calls' inputs in one queue."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -107,10 +107,12 @@ class EncoderBatches(Generic[Item]):
         still wait are computed. Raises as `InferenceEngine.submit`, and `CarpoolError` for a row that is no
         numbers, with what `name` calls its item.
         """
-        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)  # a batch takes neighbours
+        order: Sequence[int] = range(len(lengths))
+        if self._runtime.pads:
+            order = sorted(order, key=lengths.__getitem__)  # a batch takes neighbours
         futures: list[asyncio.Future[NDArray[np.float32]]] = []
         try:
-            for count, index in enumerate(by_length, 1):
+            for count, index in enumerate(order, 1):
                 futures.append(
                     self._engine.enqueue(
                         items[index],
@@ -127,7 +129,7 @@ class EncoderBatches(Generic[Item]):
             for future in futures:
                 future.cancel()
         result = np.empty((len(rows), *rows[0].shape), np.float32)
-        for count, (index, row) in enumerate(zip(by_length, rows, strict=True), 1):
+        for count, (index, row) in enumerate(zip(order, rows, strict=True), 1):
             result[index] = row
             if count % _SLICE == 0:
                 await asyncio.sleep(0)

@@ -38,12 +38,15 @@ def batch_cost(tasks: list[InferenceTask], padded: bool) -> float:
 def form_batch(candidates: list[InferenceTask], limits: BatchLimits) -> tuple[list[InferenceTask], bool]:
     """Choose a batch from tasks in the order of their urgency; also tells whether a bound was reached.
 
-    The first candidate is always taken: it anchors the batch. The room goes to the tasks nearest to it in
+    The first candidate is always taken: it anchors the batch. Without padding lengths do not matter, and the
+    others follow in order, as far as they fit. With padding the room goes to the tasks nearest to it in
     length, up to where this call and those that the rest will need are expected to cost least together.
     Whoever stays behind while a later one goes has been overtaken; a task to which that has happened
     `max_overtakes` times is a barrier, behind which nothing is taken unless it is. So no task is overtaken
     more often than that, and as the anchor always goes, the barrier becomes the anchor.
     """
+    if not limits.padded:
+        return _in_order(candidates, limits)
     costs = [task.cost for task in candidates]
     if costs.count(costs[0]) == len(costs):  # nothing to sort by length
         room_for = min(limits.max_items, max(1, int(min(limits.max_cost / costs[0], limits.max_items))))
@@ -57,6 +60,16 @@ def form_batch(candidates: list[InferenceTask], limits: BatchLimits) -> tuple[li
     return [candidates[index] for index in sorted(chosen)], full
 
 
+def _in_order(candidates: list[InferenceTask], limits: BatchLimits) -> tuple[list[InferenceTask], bool]:
+    """As many as fit, none overtaken."""
+    total = 0.0
+    for count, task in enumerate(candidates):
+        total += task.cost
+        if count and (count == limits.max_items or total > limits.max_cost):
+            return candidates[:count], True
+    return candidates, len(candidates) == limits.max_items
+
+
 def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> tuple[list[int], bool]:
     """The anchor and candidates near to its length, up to the first barrier that is not taken."""
     most, max_cost = limits.max_items, limits.max_cost
@@ -65,10 +78,9 @@ def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> 
 
     def estimate() -> float:
         """Cost of this batch, and of later ones for the rest."""
-        computed = items * longest if limits.padded else plain
         calls = -(-(len(costs) - items) // most)
         overhead = limits.dispatch_cost * calls if calls else 0.0
-        return computed + overhead + _LATER_PADDING * (total - plain)
+        return items * longest + overhead + _LATER_PADDING * (total - plain)
 
     chosen, full = [0], False
     items, longest, plain = 1, costs[0], costs[0]
@@ -78,8 +90,7 @@ def _by_length(costs: list[float], barriers: list[int], limits: BatchLimits) -> 
         best, least = (items, longest, plain), estimate()
         for index in sorted(range(begin, barrier + 1), key=distances.__getitem__):
             cost = costs[index]
-            computed = (items + 1) * max(longest, cost) if limits.padded else plain + cost
-            if items == most or computed > max_cost:
+            if items == most or (items + 1) * max(longest, cost) > max_cost:
                 full = True
                 if cost > longest:
                     continue  # a shorter one may still fit

@@ -46,7 +46,7 @@ class EngineConfig:
 
     max_overtakes: int = 16
     """Dispatches that may take later arrivals of better fitting length before a task. Half as many batches'
-    worth of tasks are searched for similar lengths; 0 keeps the order of arrival."""
+    worth of tasks are searched for similar lengths; 0 keeps the order of arrival, as does `padded=False`."""
 
     weight: float = 1.0
     """This engine's share of the device under the gate's `wfq` policy, relative to the other engines'."""

@@ -144,7 +144,7 @@ class QueueManager:
         limits = self._limits(head.priority, max_items)
         lane = self._lanes[head.priority]
         # Looking further ahead would make most tasks barriers before their turn, and the batches small.
-        batches_ahead = 1 if lane.uniform else max(1, limits.max_overtakes // 2)
+        batches_ahead = 1 if lane.uniform or not limits.padded else max(1, limits.max_overtakes // 2)
         candidates = [
             task
             for task in list(islice(lane.ordered(), batches_ahead * limits.max_items))

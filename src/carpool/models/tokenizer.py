@@ -16,6 +16,7 @@ from carpool.models.directory import read_json_object
 from carpool.models.gguf import GgufCheckpoint
 from carpool.models.gguf_tokenizer import build_from_gguf
 from carpool.models.gpt2_tokenizer import build_gpt2_tokenizer
+from carpool.models.known_words import KnownWords
 from carpool.models.pair_template import PairTemplate
 from carpool.models.text_cut import CHARS_PER_TOKEN, MAX_CHARS_PER_TOKEN, SLACK_TOKENS, TextCut
 from carpool.models.token_bytes import TokenBytes
@@ -71,6 +72,7 @@ class Tokenizer:
         self.end_ids = frozenset(declared)
         """Tokens after which an answer is over."""
         self._backend = backend
+        self._known_words = KnownWords.of(backend)
         longest_first = sorted(specials.items(), key=lambda item: len(item[1]), reverse=True)
         self._special = re.compile("|".join(re.escape(content) for _, content in longest_first) or r"(?!)")
         self._special_start = re.compile(f"(?=(?:{self._special.pattern}))(?s:.)")
@@ -138,7 +140,15 @@ class Tokenizer:
         return self.encode_batch([text], add_special_tokens)[0]
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
-        """Token ids of several texts; releases the GIL."""
+        """Token ids of several texts; releases the GIL for all but words it remembers."""
+        if self._known_words is None:
+            return self._encode_anew(texts, add_special_tokens)
+        known = [self._known_words.encode(text, add_special_tokens) for text in texts]
+        rest = [text for text, ids in zip(texts, known, strict=True) if ids is None]
+        anew = iter(self._encode_anew(rest, add_special_tokens) if rest else [])
+        return [next(anew) if ids is None else ids for ids in known]
+
+    def _encode_anew(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[int]]:
         try:
             encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
         except (TypeError, UnicodeError) as error:

@@ -126,6 +126,7 @@ async def test_where_texts_share_rows_batches_are_bounded_by_the_sum_of_tokens(
     sums = [sum(map(len, batch)) for batch in encoder.batches]
     assert max(sums) <= 200
     assert len(sums) < 1.15 * sum(sums) / 200, "hardly any room is left"
+    assert [ids for batch in encoder.batches for ids in batch] == inputs, "as they came"
 
 
 async def test_a_large_call_is_spread_over_batches_in_order(start: Start) -> None:

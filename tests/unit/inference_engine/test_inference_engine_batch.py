@@ -52,12 +52,15 @@ def test_cost_counts_padding(loop: asyncio.AbstractEventLoop) -> None:
     assert chosen(loop, [10, 10, 20], BatchLimits(8, max_cost=40, padded=False)) == ([10, 10, 20], False)
 
 
-def test_without_padding_the_nearest_go_as_far_as_their_sum_fits(loop: asyncio.AbstractEventLoop) -> None:
-    costs: list[float] = [10, 50, 12, 9, 48]
-    limits = BatchLimits(8, max_cost=35, padded=False, dispatch_cost=0)
-    assert chosen(loop, costs, limits) == ([10, 12, 9], True)
-    assert chosen(loop, costs, replace(limits, max_cost=90)) == ([10, 12, 9, 48], True)
-    assert chosen(loop, costs, replace(limits, max_cost=200)) == (costs, False)
+def test_without_padding_all_go_in_order_as_far_as_their_sum_fits(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = tasks_of(loop, [10, 50, 12, 9, 48])
+    limits = BatchLimits(8, padded=False, dispatch_cost=0)
+    assert form_batch(tasks, replace(limits, max_cost=35)) == (tasks[:1], True)
+    assert form_batch(tasks, replace(limits, max_cost=90)) == (tasks[:4], True)
+    assert form_batch(tasks, replace(limits, max_cost=200)) == (tasks, False)
+    assert form_batch(tasks, replace(limits, max_items=3)) == (tasks[:3], True)
+    assert form_batch(tasks, replace(limits, max_items=5)) == (tasks, True)
+    assert not any(task.overtaken for task in tasks)
 
 
 def test_a_shorter_task_may_fit_where_a_nearer_longer_one_does_not(loop: asyncio.AbstractEventLoop) -> None:
