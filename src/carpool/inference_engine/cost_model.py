@@ -14,6 +14,9 @@ _NEAR = 0.5
 _ROUNDING = 1e-6
 _TRUSTED_AFTER = 8
 """Batches: a stall in one of so many makes the others look little worse."""
+_MOST_LATE = 8.0
+"""Times its prediction that a batch is learned to have taken, at most. A process that was stopped for seconds
+would otherwise believe for hundreds of batches that each takes half as long."""
 _STANDARD_ERRORS = 2.0
 """How far below the fitted time per cost its certain part lies."""
 _PARAMETERS = 2  # of a line
@@ -63,6 +66,8 @@ class CostModel:
         # A small batch's time is mostly chance: margins learned from those would halve the large ones.
         if self.fitted and predicted > _NEAR * bound_ms / self.margin:
             self._widen(run_ms / predicted)
+        if self.trusted and predicted > 0:
+            run_ms = min(run_ms, _MOST_LATE * predicted)
         self._seen += 1
         if self._seen == 1:
             return

@@ -66,6 +66,16 @@ def test_it_follows_a_model_that_changes_speed() -> None:
     assert model.predict_ms(20.0) == pytest.approx(110.0, rel=0.1)
 
 
+def test_a_stall_of_seconds_is_no_opinion_of_the_model() -> None:
+    model = fitted(2.0, 0.05, [100.0, 1000.0, 2000.0] * 20)
+    before = model.predict_ms(2000)
+    model.observe(1000.0, 1000.0, 15_000.0)
+    assert model.predict_ms(2000) < 1.5 * before
+    for _ in range(100):  # but who stays slow is believed
+        model.observe(1000.0, 1000.0, 15_000.0)
+    assert model.predict_ms(1000) == pytest.approx(15_000, rel=0.2)
+
+
 def test_a_backlog_is_counted_in_batches_and_padding() -> None:
     model = fitted(10.0, 1.0, [10.0, 20.0, 30.0])
     assert model.predict_backlog_ms(64, 640.0, 32, math.inf) == pytest.approx(2 * 10 + 640)
