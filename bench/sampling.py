@@ -29,6 +29,7 @@ from carpool.models.starter import CHAT_MODEL
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes import sampling
 from carpool.runtimes.decoder import Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.half import Logits
 from carpool.runtimes.openvino import decoder as openvino_decoder
 from carpool.runtimes.openvino.config import DecoderConfig
 from carpool.runtimes.selection import StrandStatistics
@@ -159,24 +160,25 @@ def main() -> None:
     forward: list[Times] = []
     own: list[Times] = []
 
-    def instrumented(
-        logits: sampling.Floats, samples: list[Sample], statistics: StrandStatistics
-    ) -> StepResult:
+    def instrumented(logits: Logits, samples: list[Sample], statistics: StrandStatistics) -> StepResult:
         results: list[StepResult] = []
 
         def draw(samples: list[Sample]) -> Times:
-            return measured(lambda: results.append(sampling.sample(logits, samples, statistics)))
+            own = logits.copy()  # sampling may overwrite them
+            return measured(lambda: results.append(sampling.sample(own, samples, statistics)))
 
         if len(samples) == STREAMS:
             for name, params in COMBINATIONS.items():
                 times[name].append(draw(streams.samples(params, name)))
+
+            own_logits = logits.copy()
 
             def constrained() -> None:
                 rows = [
                     replace(each, allowed=mask)
                     for each, mask in zip(streams.samples(CHAT), next_masks(matchers), strict=True)
                 ]
-                drawn = sampling.sample(logits, rows, statistics).token_ids
+                drawn = sampling.sample(own_logits, rows, statistics).token_ids
                 for number, (matcher, token_id) in enumerate(zip(matchers, drawn, strict=True)):
                     matcher.advance(token_id)
                     if matcher.finished:

@@ -1,42 +1,26 @@
 """What changes logits before a draw: penalties, bias, bans and grammars.
 
-Few of a row's logits are changed, so they are changed in place and put back after the draw.
+Few of a row's logits are changed. Those leave their row and stand apart, as float32: so the row may be of a
+type that does not hold their values, and what they become is computed for all rows at once.
 """
 
-from types import TracebackType
-from typing import Self
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carpool.runtimes.decoder import Sample
-from carpool.runtimes.token_history import Ids, TokenHistory
-
-Floats = NDArray[np.float32]
+from carpool.runtimes.half import Floats, Logits, minus_infinity, numbers
+from carpool.runtimes.selection import STRAND, Apart, Ids
+from carpool.runtimes.token_history import TokenHistory
 
 _LOWEST_REPETITION_PENALTY = 1e-20
 """Smaller ones act alike, but logits divided by them may leave float32's range."""
+_FEW = 4096
+"""Tokens that a grammar leaves, if they are no more, stand apart; otherwise the others are taken out."""
 
-
-class Changes:
-    """Changes of rows that are undone when the block ends."""
-
-    def __init__(self) -> None:
-        self._before: list[tuple[Floats, Ids, Floats]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for row, ids, values in reversed(self._before):
-            row[ids] = values
-
-    def put(self, row: Floats, ids: Ids, values: Floats | float) -> None:
-        """Set some elements of a row."""
-        self._before.append((row, ids, row[ids]))
-        row[ids] = values
+Mask = NDArray[np.uint32]
+_NONE = np.zeros(0, np.intp)
 
 
 def is_processed(each: Sample) -> bool:
@@ -52,55 +36,125 @@ def is_processed(each: Sample) -> bool:
     )
 
 
-def process(row: Floats, each: Sample, changes: Changes) -> Ids | None:
-    """Apply penalties, bias, bans and grammar to a row [at least vocab_size], where elements beyond are -inf.
+def process(rows: Logits, samples: Mapping[int, Sample]) -> Apart:
+    """Apply the penalties, bias, bans and grammars of some rows' samples.
 
-    Where a grammar leaves less than half of the tokens, their ids are returned and the others are not
-    changed. Repetition: Keskar et al., https://arxiv.org/abs/1909.05858, over prompt and output. Frequency
-    and presence: OpenAI's, over the output. Bans yield where they would leave nothing. Raises `ValueError`
-    for a grammar mask that allows no token.
+    In the rows [n, at least vocab_size], where elements beyond are -inf, what stands apart is set to -inf,
+    and so is what a grammar forbids. Repetition: Keskar et al., https://arxiv.org/abs/1909.05858, over
+    prompt and output. Frequency and presence: OpenAI's, over the output. Bans yield where they would leave
+    nothing. Raises `ValueError` for a grammar mask that allows no token.
     """
+    few = _allow(rows, {i: each.allowed for i, each in samples.items() if each.allowed is not None})
+    counted = {i: _counted(each) for i, each in samples.items()}
+    penalised = {i: ids for i, (ids, _) in counted.items()}
+    others = {i: _others(each, penalised[i], few.get(i, _NONE)) for i, each in samples.items()}
+    apart = _set_apart(rows, penalised, others)
+    apart.are_all[[*few]] = True
+    _penalise(apart.elements, samples, {i: times for i, (_, times) in counted.items()})
+    for i, each in samples.items():
+        ids, elements = apart.ids[i], apart.elements[i]
+        bias = each.params.logit_bias
+        if bias:
+            elements[_places(ids, [*bias])] += np.array([*bias.values()], np.float32)
+        if i in few and len(penalised[i]) + len(others[i]) > len(few[i]):
+            elements[~np.isin(ids, few[i])] = -np.inf
+        if each.banned_ids:
+            _ban(elements, _places(ids, each.banned_ids), None if i in few else rows[i])
+    return apart
+
+
+def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
+    """Take out what some rows' masks forbid; where a mask leaves few tokens, those are returned instead."""
+    if not masks:
+        return {}
+    which, words = np.array([*masks]), np.stack([*masks.values()])
+    counts = np.bitwise_count(words).sum(axis=1)
+    if not counts.all():
+        raise ValueError("the grammar allows no token")
+    are_few = counts <= _FEW
+    of_mask, forbidden = _set_bits(~words[~are_few])
+    are_tokens = forbidden < rows.shape[1]
+    rows[which[~are_few][of_mask[are_tokens]], forbidden[are_tokens]] = minus_infinity(rows)
+    _, allowed = _set_bits(words[are_few])
+    parts = np.split(allowed, np.cumsum(counts[are_few])[:-1].astype(np.intp))
+    return dict(zip(which[are_few].tolist(), parts, strict=False))  # one empty part where there is no mask
+
+
+def _set_bits(masks: Mask) -> tuple[Ids, Ids]:
+    """Row and place of the ones, little-endian, in order. Words of zeros, most as a rule, cost nothing."""
+    row, place = np.nonzero(masks)
+    which, bit = np.divmod(
+        np.flatnonzero(np.unpackbits(masks[row, place].view(np.uint8), bitorder="little")), 32
+    )
+    return row[which], place[which] * 32 + bit
+
+
+def _counted(each: Sample) -> tuple[Ids, Ids]:
+    """The tokens that penalties change, and how often each was drawn."""
     params = each.params
     history = each.history or TokenHistory(each.prompt_ids, each.output_ids)
     if params.repetition_penalty != 1:
-        seen = history.tokens()
-        logits = row[seen]
-        penalty = np.float32(max(params.repetition_penalty, _LOWEST_REPETITION_PENALTY))
-        changes.put(row, seen, np.where(logits > 0, logits / penalty, logits * penalty))
-    if each.output_ids and (params.frequency_penalty or params.presence_penalty):
-        drawn, times = history.drawn()
-        penalties = (params.frequency_penalty * times + params.presence_penalty).astype(np.float32)
-        changes.put(row, drawn, row[drawn] - penalties)
-    if params.logit_bias:
-        biased = np.array([*params.logit_bias], np.intp)
-        changes.put(row, biased, row[biased] + np.array([*params.logit_bias.values()], np.float32))
-    allowed = None if each.allowed is None else _allow(row, each.allowed, changes)
-    if each.banned_ids:
-        _ban(row, np.array(each.banned_ids, np.intp), allowed, changes)
-    return allowed
+        return history.seen()
+    if params.frequency_penalty or params.presence_penalty:
+        return history.drawn()
+    return _NONE, _NONE
 
 
-def _allow(row: Floats, mask: NDArray[np.uint32], changes: Changes) -> Ids | None:
-    """The tokens that a mask leaves, if they are few; if they are many the others are taken out."""
-    count = int(np.bitwise_count(mask).sum())
-    if count == 0:
-        raise ValueError("the grammar allows no token")
-    if 2 * count < len(row):
-        return _set_bits(mask)
-    forbidden = _set_bits(~mask)
-    changes.put(row, forbidden[: np.searchsorted(forbidden, len(row))], -np.inf)
-    return None
+def _others(each: Sample, penalised: Ids, allowed: Ids) -> Ids:
+    """What else is to stand apart, once each."""
+    named = np.array([*each.params.logit_bias, *each.banned_ids], np.intp)
+    if len(named) == 0 and (len(penalised) == 0 or len(allowed) == 0):
+        return allowed
+    return np.setdiff1d(np.concatenate([named, allowed]), penalised)
 
 
-def _ban(row: Floats, banned: Ids, allowed: Ids | None, changes: Changes) -> None:
-    logits = row[banned]
-    changes.put(row, banned, -np.inf)
-    if (row if allowed is None else row[allowed]).max() == -np.inf:
-        changes.put(row, banned, logits)
+def _set_apart(rows: Logits, penalised: Mapping[int, Ids], others: Mapping[int, Ids]) -> Apart:
+    """Move elements of some rows beside them: each kind begins in the same place of all rows."""
+    widths = [max(map(len, kind.values())) for kind in (penalised, others)]
+    shape = len(rows), -(-max(sum(widths), 1) // STRAND) * STRAND
+    moved = np.full(shape, minus_infinity(rows), rows.dtype)
+    ids_of_all = np.full(shape, -1)
+    for begin, kind in zip((0, widths[0]), (penalised, others), strict=True):
+        for i, ids in kind.items():
+            if len(ids):
+                row, here = rows[i], slice(begin, begin + len(ids))
+                ids_of_all[i, here] = ids
+                moved[i, here] = row.take(ids)
+                row[ids] = minus_infinity(rows)
+    return Apart(ids_of_all, numbers(moved), np.zeros(len(rows), np.bool_))
 
 
-def _set_bits(mask: NDArray[np.uint32]) -> Ids:
-    """Places of the ones, little-endian, ascending. Words of zeros, most of them as a rule, cost nothing."""
-    words = np.flatnonzero(mask)
-    word, bit = np.divmod(np.flatnonzero(np.unpackbits(mask[words].view(np.uint8), bitorder="little")), 32)
-    return words[word] * 32 + bit
+def _penalise(elements: Floats, samples: Mapping[int, Sample], times: Mapping[int, Ids]) -> None:
+    """Lower the first elements of some rows by how often their tokens were drawn."""
+    width = max(map(len, times.values()))
+    if width == 0:
+        return
+    counts = np.zeros((len(elements), width), np.float32)
+    repetition = np.ones((len(elements), 1), np.float32)
+    frequency, presence = np.zeros((2, len(elements), 1), np.float32)
+    for i, each in samples.items():
+        counts[i, : len(times[i])] = times[i]
+        repetition[i] = max(each.params.repetition_penalty, _LOWEST_REPETITION_PENALTY)
+        frequency[i] = each.params.frequency_penalty
+        presence[i] = each.params.presence_penalty
+    first = elements[:, :width]
+    if (repetition != 1).any():
+        first *= np.where(first > 0, 1 / repetition, repetition)
+    if presence.any():
+        first -= (counts > 0) * presence
+    counts *= frequency
+    first -= counts
+
+
+def _places(ids: Ids, wanted: Sequence[int]) -> Ids:
+    """Where some of the tokens are; those wanted are all there, once each."""
+    order = np.argsort(ids)
+    return order[np.searchsorted(ids, wanted, sorter=order)]
+
+
+def _ban(elements: Floats, places: Ids, row: Logits | None) -> None:
+    """Take out what stands apart in some places, if something is left then, there or in the row."""
+    before = elements[places]
+    elements[places] = -np.inf
+    if (elements == -np.inf).all() and (row is None or (row == minus_infinity(row)).all()):
+        elements[places] = before

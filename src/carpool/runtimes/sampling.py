@@ -8,19 +8,20 @@ strands (`selection`), and anything else looks into few strands. A runtime may b
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from carpool.runtimes.candidates import candidates
+from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Sample, StepResult, TokenLogprobs
-from carpool.runtimes.logits_processing import Changes, is_processed, process
+from carpool.runtimes.half import Logits, likeliest, numbers
+from carpool.runtimes.logits_processing import is_processed, process
 from carpool.runtimes.selection import (
     Strands,
     StrandStatistics,
     above,
     drawn_in_strands,
+    look,
     ranked,
     strand_statistics,
     whole_strands,
@@ -31,128 +32,107 @@ _GROUP = 32
 _LOWEST_TEMPERATURE = 1e-5
 """Below it the likeliest token has all the mass in float32 anyway."""
 
-Floats = NDArray[np.float32]
-Ids = NDArray[np.intp]
-
 
 def sample(
-    logits: Floats, samples: Sequence[Sample], statistics: StrandStatistics = strand_statistics
+    logits: Logits, samples: Sequence[Sample], statistics: StrandStatistics = strand_statistics
 ) -> StepResult:
-    """Draw one token for each row of logits [len(samples), vocab_size], which are in the end as they were.
+    """Draw one token for each row of logits [len(samples), vocab_size], which may be overwritten.
 
     A row whose largest logit, or logprob, is not finite is unusable, and does not touch the others. Raises
     `ValueError` for a grammar mask that allows no token.
     """
+    if all(map(_is_argmax, samples)):
+        places = likeliest(logits)
+        if places is not None:
+            return StepResult(places, [None] * len(samples), [])
     token_ids: list[int] = []
     logprobs: list[TokenLogprobs | None] = []
     unusable: list[int] = []
     for begin in range(0, len(samples), _GROUP):
-        rows, group = logits[begin : begin + _GROUP], samples[begin : begin + _GROUP]
-        if not all(map(is_argmax, group)):
-            rows = whole_strands(rows)
-        drawn = _draw_group(rows, group, statistics)
-        of_drawn = _logprobs(rows, group, drawn, statistics)
-        for i, found in enumerate(of_drawn):
-            if found is not None and not math.isfinite(found.logprob):  # for what was not allowed to be drawn
+        rows, group = whole_strands(logits[begin : begin + _GROUP]), samples[begin : begin + _GROUP]
+        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not usable
+            drawn, of_drawn = _draw_group(rows, group, statistics)
+        for i, found in of_drawn.items():
+            if not math.isfinite(found.logprob):  # for what was not allowed to be drawn
                 del drawn[i]
-                of_drawn[i] = None
         token_ids += [drawn.get(i, 0) for i in range(len(group))]
-        logprobs += of_drawn
+        logprobs += [of_drawn.get(i) if i in drawn else None for i in range(len(group))]
         unusable += [begin + i for i in range(len(group)) if i not in drawn]
     return StepResult(token_ids, logprobs, unusable)
 
 
-def is_argmax(each: Sample) -> bool:
+def _is_argmax(each: Sample) -> bool:
     """Whether the place of the largest logit is all that is asked for."""
     return each.params.temperature == 0 and each.params.top_logprobs is None and not is_processed(each)
 
 
-def _draw_group(rows: Floats, samples: Sequence[Sample], statistics: StrandStatistics) -> dict[int, int]:
-    """A token for each row of logits that is usable."""
-    whole = dict(enumerate(samples))
-    few: dict[int, Ids] = {}  # the tokens that a grammar leaves, where they are few
-    with Changes() as changes:
-        for i, each in enumerate(samples):
-            allowed = process(rows[i], each, changes) if is_processed(each) else None
-            if allowed is not None:
-                few[i] = allowed
-                del whole[i]
-        found = _draw(rows, whole, statistics)
-        if few:
-            short = np.full((len(few), max(map(len, few.values()))), -np.inf, np.float32)
-            for row, (i, ids) in zip(short, few.items(), strict=True):
-                row[: len(ids)] = rows[i, ids]
-            places = _draw(whole_strands(short), dict(enumerate(samples[i] for i in few)), strand_statistics)
-            for place, (i, ids) in enumerate(few.items()):
-                if place in places:
-                    found[i] = int(ids[places[place]])
-    return found
+def _draw_group(
+    rows: Logits, samples: Sequence[Sample], statistics: StrandStatistics
+) -> tuple[dict[int, int], dict[int, TokenLogprobs]]:
+    """A token for each row of logits that is usable, and the logprobs that are asked for."""
+    tops = {i: top for i, each in enumerate(samples) if (top := each.params.top_logprobs) is not None}
+    processed = {i: each for i, each in enumerate(samples) if is_processed(each)}
+    factors = np.ones((len(rows), 2), np.float32)
+    factors[:, 0] = [1 / max(each.params.temperature or 1, _LOWEST_TEMPERATURE) for each in samples]
+    if not processed:
+        strands, *told = look(rows, factors if tops else factors[:, :1], statistics)
+        drawn = _draw(strands, samples)
+    else:
+        unprocessed = rows.copy() if tops else rows
+        [strands] = look(rows, factors[:, :1], statistics, process(rows, processed))
+        drawn = _draw(strands, samples)
+        told = look(unprocessed, factors[:, 1:], statistics) if tops else []
+    asked = [i for i in tops if i in drawn]
+    if not asked:
+        return drawn, {}
+    logprobs = token_logprobs(told[0].of(asked), [drawn[i] for i in asked], [tops[i] for i in asked])
+    return drawn, dict(zip(asked, logprobs, strict=True))
 
 
-def _draw(rows: Floats, samples: Mapping[int, Sample], statistics: StrandStatistics) -> dict[int, int]:
-    """A place in each row of processed logits that has a sample and is usable."""
-    found: dict[int, int] = {}
+def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
+    """A token of each row that is usable."""
+    masses = strands.masses
+    is_usable = np.isfinite(strands.highest) & np.isfinite(masses) & (masses > 0)
+    greedy: list[int] = []
     unlimited: list[int] = []
     limited: list[int] = []
-    factors = np.ones(len(rows), np.float32)
-    fractions = np.zeros(len(rows))
-    for i, each in samples.items():
-        params = each.params
-        if params.temperature == 0:
-            place = int(rows[i].argmax())  # the first NaN if there is one
-            if math.isfinite(rows[i, place]):
-                found[i] = place
-            continue
-        (unlimited if params.top_k == 0 and params.top_p == 1 and params.min_p == 0 else limited).append(i)
-        factors[i] = 1 / max(params.temperature, _LOWEST_TEMPERATURE)
-        fractions[i] = uniform(params.seed, len(each.output_ids))
-    if not unlimited and not limited:
-        return found
-    strands = Strands.of_all(rows, factors, statistics)
-    masses = strands.sums.sum(axis=1)
-    is_usable = np.isfinite(strands.highest) & np.isfinite(masses) & (masses > 0)
-    if not is_usable.all():
-        unlimited = [i for i in unlimited if is_usable[i]]
-        limited = [i for i in limited if is_usable[i]]
+    for i in np.flatnonzero(is_usable).tolist():
+        asked = samples[i].params
+        if asked.temperature == 0:
+            greedy.append(i)
+        elif asked.top_k == 0 and asked.top_p == 1 and asked.min_p == 0:
+            unlimited.append(i)
+        else:
+            limited.append(i)
+    fractions = np.array([uniform(each.params.seed, len(each.output_ids)) for each in samples])
+    found: dict[int, int] = {}
+    if greedy:
+        of_greedy = strands.of(greedy)
+        largest = above(of_greedy, of_greedy.highest)
+        found |= zip(greedy, largest.ids[[0, *largest.ends[:-1]]].tolist(), strict=True)
     if unlimited:
-        places = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
-        found |= zip(unlimited, places.tolist(), strict=True)
+        token_ids = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
+        found |= zip(unlimited, token_ids.tolist(), strict=True)
     if limited:
-        left = candidates(strands.of(limited), [samples[i].params for i in limited])
-        for i, of_row in zip(limited, left, strict=True):
-            found[i] = of_row.draw(fractions[i])
-    return found
-
-
-def _logprobs(
-    logits: Floats, samples: Sequence[Sample], token_ids: Mapping[int, int], statistics: StrandStatistics
-) -> list[TokenLogprobs | None]:
-    tops = {
-        i: each.params.top_logprobs
-        for i, each in enumerate(samples)
-        if each.params.top_logprobs is not None and i in token_ids
-    }
-    found: list[TokenLogprobs | None] = [None] * len(samples)
-    if tops:
-        strands = Strands.of_all(logits, np.ones(len(logits), np.float32), statistics).of([*tops])
-        of_asked = token_logprobs(strands, [token_ids[i] for i in tops], [*tops.values()])
-        for i, logprobs in zip(tops, of_asked, strict=True):
-            found[i] = logprobs
+        params = [samples[i].params for i in limited]
+        token_ids = drawn_within(strands.of(limited), params, fractions[limited])
+        found |= zip(limited, token_ids.tolist(), strict=True)
     return found
 
 
 def token_logprobs(strands: Strands, token_ids: Sequence[int], tops: Sequence[int]) -> list[TokenLogprobs]:
     """For each row of unprocessed logits, with factor 1, a token's logprob and those of its likeliest."""
-    totals = strands.highest + np.log(strands.sums.sum(axis=1, dtype=np.float64))
-    logprobs = strands.elements[strands.rows, token_ids] - totals
+    totals = strands.highest + np.log(strands.masses)
+    logprobs = numbers(strands.elements[strands.rows, token_ids]) - totals
     rows, ids, elements, ends = above(strands, ranked(strands.maxima, tops))
-    top_logprobs = elements - totals[rows]
+    order = np.lexsort((-elements, rows))  # stable: of equals the first tokens
+    likeliest_ids, of_likeliest = ids[order].tolist(), (elements - totals[rows])[order].tolist()
     found = []
     begin = 0
     for logprob, top, end in zip(logprobs.tolist(), tops, ends.tolist(), strict=True):
-        order = begin + np.argsort(-elements[begin:end], kind="stable")[:top]
-        likeliest = zip(ids[order].tolist(), top_logprobs[order].tolist(), strict=True)
-        found.append(TokenLogprobs(logprob, list(likeliest)))
+        here = slice(begin, min(begin + top, end))
+        of_top = zip(likeliest_ids[here], of_likeliest[here], strict=True)
+        found.append(TokenLogprobs(logprob, list(of_top)))
         begin = end
     return found
 

@@ -6,28 +6,163 @@ is found in a row does not depend on the other rows.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from carpool.runtimes.half import Floats, Logits, minus_infinity, numbers
+
 STRAND = 128
 """Elements of a strand."""
+LOWEST = np.finfo(np.float32).min
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ids = NDArray[np.intp]
+_Any = TypeVar("_Any", bound=np.generic)
 
-StrandStatistics = Callable[[Floats, Floats], tuple[Floats, Floats]]
-"""From rows [n, whole strands] and factors [n]: of each strand the largest element and the sum of the weights
-exp((element - the row's largest) * factor), both float32 [n, strands]. A row's do not depend on the other
-rows. The next call may overwrite the results."""
+StrandStatistics = Callable[[Logits, Floats], tuple[Floats, Floats]]
+"""From rows [n, whole strands] and factors [n, k]: of each strand the largest element, as float32
+[n, strands], and for each factor the sum of the weights exp((element - the row's largest) * factor), as
+float32 [n, k, strands]. A row's do not depend on the other rows. The largest of nothing but -inf may be
+`LOWEST`. Where there is a NaN or infinity, not all of them are finite. The next call may overwrite the
+results."""
 
 
-def strand_statistics(rows: Floats, factors: Floats) -> tuple[Floats, Floats]:
+def strand_statistics(rows: Logits, factors: Floats) -> tuple[Floats, Floats]:
     """See `StrandStatistics`."""
-    maxima = in_strands(rows).max(axis=2)
-    return maxima, in_strands(weigh(rows, maxima.max(axis=1), factors)).sum(axis=2)
+    strands = in_strands(numbers(rows))
+    maxima = np.maximum(strands.max(axis=2), LOWEST)
+    differences = strands - maxima.max(axis=1)[:, None, None]
+    return maxima, np.exp(differences[:, None] * factors[:, :, None, None]).sum(axis=3)
+
+
+def whole_strands(rows: Logits) -> Logits:
+    """The rows with -inf at their ends up to a multiple of a strand's length."""
+    missing = -rows.shape[1] % STRAND
+    if missing == 0:
+        return rows
+    return np.pad(rows, ((0, 0), (0, missing)), constant_values=minus_infinity(rows))  # type: ignore[return-value]
+
+
+def in_strands(rows: NDArray[_Any]) -> NDArray[_Any]:
+    """The same as [n, strands, elements]; a view."""
+    return rows.reshape(len(rows), rows.shape[1] // STRAND, STRAND)
+
+
+class Apart(NamedTuple):
+    """Tokens whose elements are beside their rows and no longer in them."""
+
+    ids: Ids
+    """[n, whole strands]"""
+    elements: Floats
+    """[n, whole strands]; -inf where there is none."""
+    are_all: NDArray[np.bool_]
+    """[n] Whether nothing else is left of the row."""
+
+    def of(self, which: Sequence[int] | Ids) -> "Apart":
+        """Those of some of the rows."""
+        return Apart(self.ids[which], self.elements[which], self.are_all[which])
+
+
+@dataclass(frozen=True, slots=True)
+class Strands:
+    """Some rows and the statistics of their strands; those of what is apart follow those in the rows."""
+
+    elements: Logits
+    """[all, size], these rows among others."""
+    rows: Ids
+    """[n] Which these are; of rows of which nothing is left, any."""
+    apart: Apart | None
+    factors: Floats
+    """[n]"""
+    highest: Floats
+    """[n] The largest element of each row."""
+    maxima: Floats
+    """[n, strands]"""
+    sums: Floats
+    """[n, strands] Of weights exp((element - the row's largest) * factor)."""
+    reached: Doubles
+    """[n, strands] Running sums of the sums, the same in any company: strands of zeros do not change them."""
+
+    @property
+    def masses(self) -> Doubles:
+        """[n] The weight of each row."""
+        return self.reached[:, -1]
+
+    def of(self, which: Sequence[int] | Ids) -> "Strands":
+        """Some of the rows, in their order."""
+        if len(which) == len(self.rows):
+            return self
+        return Strands(
+            self.elements,
+            self.rows[which],
+            self.apart and self.apart.of(which),
+            self.factors[which],
+            self.highest[which],
+            self.maxima[which],
+            self.sums[which],
+            self.reached[which],
+        )
+
+    def inside(self, of_row: Ids, strand: Ids) -> Floats:
+        """The elements of some strands of some rows [looked into, elements]."""
+        width = self.elements.shape[1] // STRAND
+        all_strands = self.elements.reshape(-1, STRAND)
+        if self.apart is None:
+            return numbers(all_strands.take(self.rows[of_row] * width + strand, axis=0))
+        is_beside = strand >= width
+        inside = numbers(all_strands.take(self.rows[of_row] * width + strand * ~is_beside, axis=0))
+        inside[is_beside] = in_strands(self.apart.elements)[of_row[is_beside], strand[is_beside] - width]
+        return inside
+
+    def ids(self, of_row: Ids, places: Ids) -> Ids:
+        """The tokens at some places of some rows."""
+        if self.apart is None:
+            return places
+        beyond = places - self.elements.shape[1]
+        return np.where(beyond < 0, places, self.apart.ids[of_row, np.maximum(beyond, 0)])
+
+
+def look(
+    rows: Logits, factors: Floats, statistics: StrandStatistics, apart: Apart | None = None
+) -> list[Strands]:
+    """The strands of rows [n, whole strands], once for each of some factors [n, k].
+
+    They hold the rows and what `statistics` returns, not copies.
+    """
+    which = np.arange(len(rows))
+    if apart is None:
+        maxima, sums = statistics(rows, factors)
+    else:
+        left = np.flatnonzero(~apart.are_all)
+        if 0 < len(left) < len(rows):
+            rows = rows[left]
+            which = np.cumsum(~apart.are_all) - 1
+        maxima, sums = _with_those_apart(rows, factors, statistics, apart, left)
+    highest = maxima.max(axis=1)
+    reached = np.cumsum(sums, axis=2, dtype=np.float64)
+    return [
+        Strands(rows, which, apart, factors[:, i], highest, maxima, sums[:, i], reached[:, i])
+        for i in range(factors.shape[1])
+    ]
+
+
+def _with_those_apart(
+    rows: Logits, factors: Floats, statistics: StrandStatistics, apart: Apart, left: Ids
+) -> tuple[Floats, Floats]:
+    """The statistics of the rows that are left, followed by those of what is apart."""
+    width = rows.shape[1] // STRAND
+    of_apart = strand_statistics(apart.elements, factors)
+    maxima = np.full((len(factors), width + of_apart[0].shape[1]), LOWEST, np.float32)
+    sums = np.zeros((*factors.shape, maxima.shape[1]), np.float32)
+    maxima[:, width:], sums[..., width:] = of_apart
+    if len(left):
+        maxima[left, :width], sums[left, :, :width] = statistics(rows, factors[left])
+    highest = maxima.max(axis=1)
+    for part in (slice(None, width), slice(width, None)):
+        sums[..., part] *= np.exp((maxima[:, part].max(axis=1) - highest)[:, None] * factors)[..., None]
+    return maxima, sums
 
 
 def weigh(elements: Floats, highest: Floats, factors: Floats) -> Floats:
@@ -35,50 +170,6 @@ def weigh(elements: Floats, highest: Floats, factors: Floats) -> Floats:
     weights: Floats = elements - highest[:, None]
     weights *= factors[:, None]
     return np.exp(weights, out=weights)
-
-
-def whole_strands(rows: Floats) -> Floats:
-    """The rows with -inf at their ends up to a multiple of a strand's length."""
-    missing = -rows.shape[1] % STRAND
-    return np.pad(rows, ((0, 0), (0, missing)), constant_values=-np.inf) if missing else rows
-
-
-def in_strands(rows: Floats) -> Floats:
-    """The same as [n, strands, elements]; a view."""
-    return rows.reshape(len(rows), -1, STRAND)
-
-
-@dataclass(frozen=True, slots=True)
-class Strands:
-    """Some rows and the statistics of their strands."""
-
-    elements: Floats
-    """[all, size], these rows among others."""
-    rows: Ids
-    """[n] Which these are."""
-    factors: Floats
-    """[n]"""
-    maxima: Floats
-    """[n, strands]"""
-    sums: Floats
-    """[n, strands]"""
-
-    @classmethod
-    def of_all(cls, rows: Floats, factors: Floats, statistics: StrandStatistics) -> "Strands":
-        """Whole rows [n, whole strands]. They and what `statistics` returns are not copied."""
-        return cls(rows, np.arange(len(rows)), factors, *statistics(rows, factors))
-
-    @property
-    def highest(self) -> Floats:
-        """[n] The largest element of each row."""
-        highest: Floats = self.maxima.max(axis=1)
-        return highest
-
-    def of(self, which: Sequence[int] | Ids) -> "Strands":
-        """Some of the rows."""
-        return Strands(
-            self.elements, self.rows[which], self.factors[which], self.maxima[which], self.sums[which]
-        )
 
 
 def ranked(maxima: Floats, ranks: Sequence[int] | Ids) -> Floats:
@@ -90,18 +181,18 @@ def ranked(maxima: Floats, ranks: Sequence[int] | Ids) -> Floats:
     count = maxima.shape[1]
     places = count - np.asarray(ranks)
     floors: Floats = np.sort(maxima, axis=1)[np.arange(len(maxima)), np.clip(places, 0, count - 1)]
-    floors[places < 0] = np.finfo(np.float32).min
+    floors[places < 0] = LOWEST
     floors[places == count] = np.inf
     return floors
 
 
 class Found(NamedTuple):
-    """Some elements of each row, one row's after the other's, and in a row ascending in their places."""
+    """Some elements of each row, one row's after the other's, and in a row ascending in their tokens."""
 
     rows: Ids
     """[found]"""
-    places: Ids
-    """[found]"""
+    ids: Ids
+    """[found] Tokens."""
     elements: Floats
     """[found]"""
     ends: Ids
@@ -111,12 +202,16 @@ class Found(NamedTuple):
 def above(strands: Strands, floors: Floats) -> Found:
     """Each row's elements that are not below its floor. Only strands that have some are looked into."""
     of_row, strand = _true_in(strands.maxima >= floors[:, None])
-    inside = in_strands(strands.elements)[strands.rows[of_row], strand]
+    inside = strands.inside(of_row, strand)
     which = np.flatnonzero(inside >= floors[of_row, None])
     cell = which // STRAND
     rows = of_row[cell]
-    places = strand[cell] * STRAND + which % STRAND
-    return Found(rows, places, inside.ravel()[which], np.searchsorted(rows, np.arange(1, len(floors) + 1)))
+    ids = strands.ids(rows, strand[cell] * STRAND + which % STRAND)
+    elements = inside.ravel()[which]
+    if strands.apart is not None:
+        order = np.lexsort((ids, rows))
+        ids, elements = ids[order], elements[order]
+    return Found(rows, ids, elements, np.searchsorted(rows, np.arange(1, len(floors) + 1)))
 
 
 def _true_in(mask: NDArray[np.bool_]) -> tuple[Ids, Ids]:
@@ -125,12 +220,11 @@ def _true_in(mask: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     return row, column
 
 
-def drawn(weights: Floats, fractions: Doubles) -> tuple[Ids, Doubles]:
+def drawn(weights: Floats, reached: Doubles, fractions: Doubles) -> tuple[Ids, Doubles]:
     """Where each row's running sum first exceeds a fraction (below 1) of its sum: never at a zero.
 
     The inverse of the distribution function. With it, which fraction of the weight there was needed.
     """
-    reached = np.cumsum(weights, axis=1, dtype=np.float64)
     targets = np.minimum(fractions * reached[:, -1], np.nextafter(reached[:, -1], 0))
     places = (reached > targets[:, None]).argmax(axis=1)
     here = np.arange(len(weights)), places
@@ -139,8 +233,9 @@ def drawn(weights: Floats, fractions: Doubles) -> tuple[Ids, Doubles]:
 
 
 def drawn_in_strands(strands: Strands, fractions: Doubles) -> Ids:
-    """A place in each row, by the weights of all its elements."""
-    strand, rest = drawn(strands.sums, fractions)
-    inside = in_strands(strands.elements)[strands.rows, strand]
-    place, _ = drawn(weigh(inside, strands.highest, strands.factors), rest)
-    return strand * STRAND + place
+    """A token of each row, by the weights of all its elements."""
+    strand, rest = drawn(strands.sums, strands.reached, fractions)
+    each = np.arange(len(strand))
+    weights = weigh(strands.inside(each, strand), strands.highest, strands.factors)
+    place, _ = drawn(weights, np.cumsum(weights, axis=1, dtype=np.float64), rest)
+    return strands.ids(each, strand * STRAND + place)

@@ -23,17 +23,16 @@ class TokenHistory:
         """Of each token in the arrays, which have room for more."""
         self._ids = self._times = np.zeros(0, np.intp)
 
-    def tokens(self) -> Ids:
-        """Each token of prompt and output once."""
+    def seen(self) -> tuple[Ids, Ids]:
+        """Each token of prompt and output once, and how often it was drawn."""
         self._follow()
-        return self._ids[: len(self._places)]
+        return self._ids[: len(self._places)], self._times[: len(self._places)]
 
     def drawn(self) -> tuple[Ids, Ids]:
         """Each token of the output once, and how often it is there."""
-        self._follow()
-        times = self._times[: len(self._places)]
+        ids, times = self.seen()
         places = np.flatnonzero(times)
-        return self._ids[places], times[places]
+        return ids[places], times[places]
 
     def _follow(self) -> None:
         if not self._places:

@@ -7,18 +7,21 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import openvino as ov
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from carpool.runtimes.candidates import candidates
+from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Sample, SamplingParams
-from carpool.runtimes.logits_processing import Changes, process
+from carpool.runtimes.half import Logits, numbers
+from carpool.runtimes.logits_processing import process
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
 from carpool.runtimes.sampling import sample, token_logprobs, uniform
-from carpool.runtimes.selection import Strands, above, ranked, strand_statistics, whole_strands
+from carpool.runtimes.selection import Strands, above, look, ranked, strand_statistics, whole_strands
+from tests.unit.runtimes.halves import halved
 
 VOCAB_SIZES = st.sampled_from([1, 2, 63, 64, 65, 1500])
 Floats = NDArray[np.float32]
@@ -42,8 +45,11 @@ PARAMS = st.builds(
 )
 
 
-def naive_distribution(row: Floats, params: SamplingParams) -> dict[int, float]:
-    """Token probabilities after temperature, top_k, top_p, min_p, one after the other."""
+def naive_distribution(row: Floats, params: SamplingParams, more: int = 0) -> dict[int, float]:
+    """Token probabilities after temperature, top_k, top_p, min_p, one after the other, the likeliest first.
+
+    `more`: tokens that top_p is to leave in addition.
+    """
     weights = np.exp((row.astype(np.float64) - row.max()) / params.temperature)
     tokens = sorted(range(len(row)), key=lambda i: (-row[i], i))
     if params.top_k:
@@ -56,6 +62,8 @@ def naive_distribution(row: Floats, params: SamplingParams) -> dict[int, float]:
         if not kept or params.top_p == 1 or mass < params.top_p * total * (1 - 1e-6):
             kept.append(token)
             mass += weights[token]
+    if params.top_p < 1:
+        kept = tokens[: max(len(kept) + more, 1)]
     kept = [i for i in kept if weights[i] >= params.min_p * weights.max()]
     total = math.fsum(weights[i] for i in kept)
     return {i: weights[i] / total for i in kept}
@@ -68,32 +76,40 @@ def reachable(distribution: dict[int, float]) -> set[int]:
 
 def strands_of(row: Floats, temperature: float = 1) -> Strands:
     """One row with its statistics."""
-    return Strands.of_all(
-        whole_strands(row[None]), np.array([1 / temperature], np.float32), strand_statistics
-    )
+    factors = np.array([[1 / temperature]], np.float32)
+    return look(whole_strands(row[None]), factors, strand_statistics)[0]
 
 
-def candidates_of(row: Floats, params: SamplingParams) -> dict[int, float]:
-    """The tokens that are left for one row, with their weights."""
-    [(ids, weights, left)] = candidates(strands_of(row, params.temperature), [params])
-    order = np.argsort(-weights, kind="stable")[: len(left)]
-    np.testing.assert_array_equal(weights[order], left)
-    return dict(zip(ids[order].tolist(), left.tolist(), strict=True))
+FRACTIONS = np.append(np.arange(200) / 200, np.nextafter(1, 0))
+
+
+def drawn_at(row: Floats, params: SamplingParams) -> list[int]:
+    """The tokens that `FRACTIONS` draw from one row."""
+    many = strands_of(row, params.temperature).of([0] * len(FRACTIONS))
+    token_ids: list[int] = drawn_within(many, [params] * len(FRACTIONS), FRACTIONS).tolist()
+    return token_ids
+
+
+def may_be_drawn_at(row: Floats, params: SamplingParams, more: int) -> list[set[int]]:
+    """The tokens that each of `FRACTIONS` may draw, by the definition, but for rounding."""
+    left = naive_distribution(row, params, more)
+    tokens, reached = [*left], np.cumsum([*left.values()])
+    first = np.searchsorted(reached, FRACTIONS - 1e-5, side="left")
+    last = np.searchsorted(reached, FRACTIONS + 1e-5, side="right")
+    return [set(tokens[begin : end + 1]) for begin, end in zip(first, last, strict=True)]
 
 
 @given(rows(), PARAMS)
 @settings(deadline=None, max_examples=300)
-def test_the_candidates_are_those_of_the_definition(row: Floats, params: SamplingParams) -> None:
-    weights = candidates_of(row, params)
-    total = math.fsum(weights.values())
-    found = {token: weight / total for token, weight in weights.items()}
-    expected = naive_distribution(row, params)
-    shorter, longer = sorted((reachable(found), reachable(expected)), key=len)
-    assert shorter <= longer
-    assert len(longer) - len(shorter) <= 1, "sums in another order may move the nucleus by one token"
-    if shorter == longer:
-        everywhere = {**dict.fromkeys(expected, 0.0), **found}
-        assert everywhere == pytest.approx({**dict.fromkeys(found, 0.0), **expected}, rel=1e-3, abs=1e-6)
+def test_each_fraction_draws_the_token_of_the_definition(row: Floats, params: SamplingParams) -> None:
+    """Those that are left, in the order of their likelihood, of equals the first; each for its share."""
+    found = drawn_at(row, params)
+    assert any(  # sums in another order may move the nucleus by one token
+        all(
+            token in allowed for token, allowed in zip(found, may_be_drawn_at(row, params, more), strict=True)
+        )
+        for more in (0, -1, 1)
+    )
 
 
 @given(rows(), st.sampled_from([0, 1, 3, 64, 600]))
@@ -104,9 +120,8 @@ def test_above_the_floor_of_a_rank_are_at_least_as_many(row: Floats, count: int)
     found = above(strands, floors)
     expected = np.flatnonzero(row >= floor)
     assert len(expected) >= min(count, len(row))
-    there = found.elements > -np.inf
-    assert found.places[there].tolist() == expected.tolist()
-    np.testing.assert_array_equal(found.elements[there], row[expected])
+    assert found.ids.tolist() == expected.tolist()
+    np.testing.assert_array_equal(found.elements, row[expected])
 
 
 def draws(row: Floats, params: SamplingParams, count: int) -> Counter[int]:
@@ -163,13 +178,43 @@ def test_a_tiny_temperature_is_greedy() -> None:
     assert set(draws(row, SamplingParams(temperature=1e-9), 50)) == {1}
 
 
+def processed(rows: Logits, samples: Sequence[Sample]) -> Floats:
+    """What is left of rows, those apart put back."""
+    rows = whole_strands(rows.copy())
+    apart = process(rows, dict(enumerate(samples)))
+    left = numbers(rows).copy()
+    for row, ids, elements, are_all in zip(left, *apart, strict=True):
+        if are_all:
+            row[:] = -np.inf
+        there = np.flatnonzero(elements > -np.inf)
+        assert len({*ids[there].tolist()}) == len(there), "a token stands apart once"
+        assert (row[ids[there]] == -np.inf).all(), "and nowhere else"
+        row[ids[there]] = elements[there]
+    return left
+
+
+def naively_processed(row: Floats, each: Sample) -> Floats:
+    """Penalties, bias, grammar and bans, one token after the other."""
+    left, params = row.copy(), each.params
+    for i in {*each.prompt_ids, *each.output_ids}:
+        left[i] = left[i] / params.repetition_penalty if left[i] > 0 else left[i] * params.repetition_penalty
+    for i, times in Counter(each.output_ids).items():
+        left[i] -= params.frequency_penalty * times + params.presence_penalty
+    for i, bias in params.logit_bias.items():
+        left[i] += bias
+    if each.allowed is not None:
+        allowed = np.unpackbits(each.allowed.view(np.uint8), bitorder="little")[: len(row)]
+        left[allowed == 0] = -np.inf
+    banned = left.copy()
+    banned[list(each.banned_ids)] = -np.inf
+    return left if banned.max() == -np.inf else banned
+
+
 def test_penalties_are_those_of_their_papers() -> None:
     row = np.array([2.0, -2.0, 1.0, 4.0, 0.0], np.float32)
     params = SamplingParams(repetition_penalty=2, frequency_penalty=0.5, presence_penalty=0.25)
-    with Changes() as changes:
-        assert process(row, Sample(0, params, [0, 1, 0], [3, 3]), changes) is None
-        np.testing.assert_allclose(row, [1.0, -4.0, 1.0, 4 / 2 - 2 * 0.5 - 0.25, 0.0])
-    np.testing.assert_array_equal(row, [2, -2, 1, 4, 0])
+    [found] = processed(row[None], [Sample(0, params, [0, 1, 0], [3, 3])])
+    np.testing.assert_allclose(found[:5], [1.0, -4.0, 1.0, 4 / 2 - 2 * 0.5 - 0.25, 0.0])
 
 
 def test_bias_bans_and_grammar() -> None:
@@ -177,12 +222,76 @@ def test_bias_bans_and_grammar() -> None:
     mask = np.array([0b1011, 0b10000000], np.uint32)  # tokens 0, 1, 3 and 39
     params = SamplingParams(temperature=0, logit_bias={3: 2.0, 39: 5.0, 7: 100.0})
     each = Sample(0, params, (), (), banned_ids=[39], allowed=mask)
-    with Changes() as changes:
-        ids = process(row, each, changes)
-        assert ids is not None
-        assert ids[np.isfinite(row[ids])].tolist() == [0, 1, 3]
-    assert not row.any()
+    [found] = processed(row[None], [each])
+    assert np.flatnonzero(np.isfinite(found)).tolist() == [0, 1, 3]
     assert sample(row[None], [each]).token_ids == [3]
+
+
+@st.composite
+def processing(draw: st.DrawFn, size: int) -> Sample:
+    """A sample with any of what changes logits."""
+    ids = st.lists(st.integers(0, size - 1), max_size=12)
+    kept = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=20)))
+    masks = [None, mask_of(kept, size), mask_of(sorted({*range(size)} - {*kept[1:]}), size)]
+    params = SamplingParams(
+        temperature=draw(st.sampled_from([0.0, 0.7, 1.0])),
+        top_k=draw(st.sampled_from([0, 7])),
+        top_p=draw(st.sampled_from([0.45678, 1.0])),
+        repetition_penalty=draw(st.sampled_from([1.0, 1.25, 0.5])),
+        frequency_penalty=draw(st.sampled_from([0.0, 0.5])),
+        presence_penalty=draw(st.sampled_from([0.0, -0.75])),
+        logit_bias=draw(
+            st.dictionaries(st.integers(0, size - 1), st.sampled_from([-100.0, 1.5]), max_size=4)
+        ),
+        top_logprobs=draw(st.sampled_from([None, 0, 3])),
+        seed=draw(st.integers(0, 99)),
+    )
+    banned = draw(st.one_of(ids, st.just(kept)))
+    return Sample(0, params, draw(ids), draw(ids), banned, draw(st.sampled_from(masks)))
+
+
+LARGE = 6000  # more than the tokens that stand apart when they are all that is left
+
+
+@given(st.lists(st.tuples(rows(st.just(LARGE)), processing(LARGE)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_processing_leaves_what_it_leaves_one_token_after_the_other(
+    batch: Sequence[tuple[Floats, Sample]],
+) -> None:
+    wide = np.stack([row for row, _ in batch])
+    for logits in (wide, halved(wide)):
+        found = processed(logits, [each for _, each in batch])
+        for row, of_row, (_, each) in zip(numbers(logits), found, batch, strict=True):
+            np.testing.assert_allclose(of_row[:LARGE], naively_processed(row, each), rtol=1e-6, atol=1e-6)
+            assert (of_row[LARGE:] == -np.inf).all()
+
+
+@given(st.lists(st.tuples(rows(st.just(LARGE)), processing(LARGE)), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=60)
+def test_a_draw_depends_neither_on_its_companions_nor_on_the_type_of_the_logits(
+    batch: Sequence[tuple[Floats, Sample]],
+) -> None:
+    halves = halved(np.stack([row for row, _ in batch]))
+    samples = [each for _, each in batch]
+    together = sample(numbers(halves), samples)
+    assert sample(halves.copy(), samples) == together
+    for i, each in enumerate(samples):
+        alone = sample(halves[i : i + 1].copy(), [each])
+        assert alone.token_ids[0] == together.token_ids[i]
+        assert alone.logprobs[0] == together.logprobs[i]
+
+
+@given(rows(st.just(LARGE)), processing(LARGE))
+@settings(deadline=None, max_examples=100)
+def test_what_stands_apart_is_drawn_as_if_it_were_in_its_row(row: Floats, each: Sample) -> None:
+    """Of equals the first too, wherever they are."""
+    top_k = each.params.top_k or LARGE - 1
+    each = replace(each, params=replace(each.params, top_k=top_k, top_logprobs=None))
+    [left] = processed(row[None], [each])
+    asked = each.params
+    bare = SamplingParams(asked.temperature, asked.top_k, asked.top_p, seed=asked.seed)
+    expected = sample(left[None, :LARGE].copy(), [Sample(0, bare, (), each.output_ids)])
+    assert sample(row[None].copy(), [each]) == expected
 
 
 def test_bans_yield_where_nothing_else_is_allowed() -> None:
@@ -276,13 +385,21 @@ def test_draws_under_a_grammar_follow_its_distribution(keep: list[int]) -> None:
 def test_a_wide_nucleus_is_found_too(share: float) -> None:
     """Thousands of tokens, some of them equal: far beyond the nuclei that are looked for first."""
     row = np.round(np.random.default_rng(2).normal(0, 0.5, 20_000), 2).astype(np.float32)
-    found = candidates_of(row, SamplingParams(top_p=share))
-    ids, weights = np.array([*found]), [*found.values()]
-    expected = naive_distribution(row, SamplingParams(top_p=share))
-    assert len(ids) > 1000
-    assert abs(len(ids) - len(expected)) <= 20
-    assert len(set(ids.tolist()) ^ set(expected)) <= 20, "sums of 20,000 float32 in another order"
-    np.testing.assert_allclose(weights, np.exp(row[ids] - row.max()), rtol=1e-6)
+    params = SamplingParams(top_p=share)
+    left = naive_distribution(row, params)
+    assert len(left) > 1000
+    place = {token: i for i, token in enumerate(left)}
+    places = [place[token] for token in drawn_at(row, params)[:-1]]
+    reached = np.cumsum([*left.values()])[places]
+    np.testing.assert_allclose(reached, FRACTIONS[:-1], atol=2e-3)
+
+
+def test_rows_with_many_candidates_and_with_few_are_drawn_from_together() -> None:
+    random = np.random.default_rng(4)
+    rows = np.stack([random.normal(0, scale, 3000) for scale in (0.1, 4, 0.1, 4, 1)]).astype(np.float32)
+    each = [Sample(i, SamplingParams(top_p=0.9, seed=i), (), ()) for i in range(5)]
+    alone = [sample(rows[i : i + 1], each[i : i + 1]).token_ids[0] for i in range(5)]
+    assert sample(rows, each).token_ids == alone
 
 
 @pytest.mark.parametrize("limits", [{}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
@@ -312,7 +429,7 @@ def test_the_smallest_repetition_penalty_leaves_numbers(limits: dict[str, float]
 def test_a_row_that_is_no_numbers_harms_no_other(
     limits: dict[str, Any], number: float, places: slice, in_graph: bool
 ) -> None:
-    statistics = GraphStatistics(500, num_threads=1) if in_graph else strand_statistics
+    statistics = GraphStatistics(500, ov.Type.f32, num_threads=1) if in_graph else strand_statistics
     sound = np.random.default_rng(3).normal(0, 2, (4, 500)).astype(np.float32)
     rows = sound.copy()
     rows[1, places] = number

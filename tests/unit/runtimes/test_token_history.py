@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from carpool.runtimes.decoder import Sample, SamplingParams
-from carpool.runtimes.logits_processing import Changes, process
+from carpool.runtimes.logits_processing import process
 from carpool.runtimes.token_history import TokenHistory
 
 
@@ -18,7 +18,9 @@ def test_it_follows_what_is_drawn() -> None:
     history = TokenHistory(prompt, output)
     for _ in range(300):
         output += [dice.randrange(500) for _ in range(dice.randint(0, 3))]
-        assert sorted(history.tokens().tolist()) == sorted({*prompt, *output})
+        seen, times = history.seen()
+        assert sorted(seen.tolist()) == sorted({*prompt, *output})
+        assert times.tolist() == [Counter(output)[token_id] for token_id in seen.tolist()]
         drawn, times = history.drawn()
         assert dict(zip(drawn.tolist(), times.tolist(), strict=True)) == Counter(output)
 
@@ -26,10 +28,10 @@ def test_it_follows_what_is_drawn() -> None:
 def test_it_may_be_empty_and_begin_without_a_prompt() -> None:
     output: list[int] = []
     history = TokenHistory([], output)
-    assert (len(history.tokens()), len(history.drawn()[0])) == (0, 0)
+    assert (len(history.seen()[0]), len(history.drawn()[0])) == (0, 0)
     output.append(4)
     assert [part.tolist() for part in history.drawn()] == [[4], [1]]
-    assert history.tokens().tolist() == [4]
+    assert [part.tolist() for part in history.seen()] == [[4], [1]]
 
 
 class Read(list[int]):
@@ -48,12 +50,12 @@ def test_penalties_read_a_prompt_once_however_many_tokens_are_drawn() -> None:
     sample = Sample(0, params, prompt, output, history=TokenHistory(prompt, output))
     row = np.random.default_rng(0).normal(size=200).astype(np.float32)
     for token_id in range(90, 130):
-        with Changes() as changes:
-            process(row, replace(sample, row=token_id), changes)
-            kept = row.copy()
-        with Changes() as changes:
-            process(row, Sample(0, params, list(prompt), output), changes)
-            np.testing.assert_array_equal(row, kept)
+        kept = process(row[None].copy(), {0: replace(sample, row=token_id)})
+        anew = process(row[None].copy(), {0: Sample(0, params, list(prompt), output)})
+        of_kept, of_anew = (
+            dict(zip(each.ids[0].tolist(), each.elements[0].tolist(), strict=True)) for each in (kept, anew)
+        )
+        assert of_kept == of_anew
         prompt.times -= 1  # which was the copy just made
         output.append(token_id)
     assert prompt.times == 1

@@ -12,6 +12,7 @@ from openvino.preprocess import PrePostProcessor
 from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
 from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.half import Logits
 from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
@@ -25,7 +26,6 @@ from carpool.runtimes.openvino.device import (
 )
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
-from carpool.runtimes.openvino.half_logits import Widening, bits_of, likeliest
 from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.llama import Llama
 from carpool.runtimes.openvino.mistral import Mistral
@@ -33,7 +33,7 @@ from carpool.runtimes.openvino.padding import padded
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
-from carpool.runtimes.sampling import is_argmax, sample
+from carpool.runtimes.sampling import sample
 from carpool.runtimes.selection import StrandStatistics
 from carpool.runtimes.step_check import check_batch
 
@@ -69,10 +69,8 @@ def load_decoder(
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
     precision = _compute_precision(weights, config.kv_cache_precision)
-    widen = None
     if precision == "bf16":
         model = _with_half_logits(model)
-        widen = Widening(num_threads=num_threads)
     compiled = compile_model(
         model,
         num_threads=num_threads,
@@ -87,8 +85,9 @@ def load_decoder(
         context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
         least_samples=rows_that_round_alike(precision, weights),
-        statistics=GraphStatistics(graph.vocab_size, num_threads=num_threads),
-        widen=widen,
+        statistics=GraphStatistics(
+            graph.vocab_size, compiled.output(0).element_type, num_threads=num_threads
+        ),
     )
     report("ready", 1.0)
     return decoder
@@ -119,7 +118,7 @@ def _build(graph: DecoderGraph, checkpoint: Checkpoint) -> ov.Model:
 
 
 def _with_half_logits(model: ov.Model) -> ov.Model:
-    """The model with its logits left in bf16: a greedy step needs them in no other form."""
+    """The model with its logits left in bf16, which sampling reads faster."""
     preprocessor = PrePostProcessor(model)
     preprocessor.output(0).tensor().set_element_type(ov.Type.bf16)
     return preprocessor.build()
@@ -174,11 +173,8 @@ class OpenVinoDecoder:
         kv_cache_bytes: int,
         least_samples: int,
         statistics: StrandStatistics,
-        widen: Widening | None,
     ) -> None:
-        """`widen`: what makes float32 of logits that the plugin leaves in bf16; None: they are float32."""
         self._least_samples = least_samples
-        self._widen = widen
         self._statistics = statistics
         self.weights = weights
         """How they are held; never AUTO."""
@@ -237,7 +233,7 @@ class OpenVinoDecoder:
         for name, values in inputs.items():
             self._inputs.write(name, values)
         self._request.start_async()
-        self._last = _Step(self._request, samples, self._statistics, self._widen)
+        self._last = _Step(self._request, samples, self._statistics)
         return self._last
 
     def close(self) -> None:
@@ -265,11 +261,9 @@ class _Step:
         request: ov.InferRequest,
         samples: Sequence[Sample],
         statistics: StrandStatistics,
-        widen: Widening | None,
     ) -> None:
         self._request = request
         self._statistics = statistics
-        self._widen = widen
         self._samples = samples
         self._outcome: StepResult | Exception | None = None
 
@@ -284,14 +278,10 @@ class _Step:
         return self._outcome
 
     def _draw(self, logits: ov.Tensor) -> StepResult:
-        count = len(self._samples)
-        if self._widen is None:
-            return sample(logits.data[:count], self._samples, self._statistics)
-        if all(map(is_argmax, self._samples)):
-            token_ids = likeliest(bits_of(logits)[:count])
-            if token_ids is not None:
-                return StepResult(token_ids, [None] * count)
-        return sample(self._widen(logits)[:count], self._samples, self._statistics)
+        rows: Logits = logits.data
+        if logits.element_type == ov.Type.bf16:
+            rows = rows.view(np.uint16)
+        return sample(rows[: len(self._samples)], self._samples, self._statistics)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""
