@@ -22,9 +22,9 @@ _NEGLIGIBLE = math.exp(-_DEEPEST)
 _CAUTION = 0.3
 """The part of what top_p may leave out that the guess leaves out. Less makes more tokens to look at, more
 makes more guesses wrong: at this about one of 40."""
-_LEVELS = 8 * _DEEPEST
+_LEVELS = 2 * _DEEPEST
 """Depths below the largest weight's logarithm that are told apart when guessing."""
-_FEW = 256
+_FEW = 1024
 """Candidates of a row; rows with more are gone through with those that have as many."""
 
 
@@ -125,10 +125,11 @@ def _drawn(
     are_short = np.zeros(len(floors), np.bool_)
     widths = _FEW * 4 ** np.ceil(np.log2(np.maximum(counts, _FEW) / _FEW) / 2).astype(np.intp)
     for width in np.unique(widths).tolist():
-        which = np.flatnonzero(widths == width)
-        here = np.arange(counts[which].max())
-        in_found = np.minimum(begins[which, None] + here, len(weights) - 1)
-        of_rows = np.where(here < counts[which, None], weights[in_found], 0)
+        are_here = widths == width
+        which = np.flatnonzero(are_here)
+        are_weights = np.arange(counts[which].max()) < counts[which, None]
+        of_rows = np.zeros(are_weights.shape, np.float32)
+        of_rows[are_weights] = weights[are_here[found.rows]]
         places, are_short[which] = _drawn_places(of_rows, limits.of(which), masses[which], fractions[which])
         token_ids[which] = found.ids[begins[which] + places]
     return token_ids, are_short
