@@ -41,7 +41,7 @@ class EngineConfig:
     """Refuse a task that has this many others ahead; binds before the cost model has seen a batch."""
 
     bulk_slice_ms: float = 50.0
-    """Run of a BULK or IDLE batch that 19 of 20 keep within, in ms: what a more urgent task may wait. Where
+    """Run of a BULK or IDLE batch that 49 of 50 keep within, in ms: what a more urgent task may wait. Where
     calls are so slow that they would be mostly overhead then, twice that overhead instead."""
 
     max_overtakes: int = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 _DECAY = 0.98  # a batch counts half after 34 later ones
-_LATE = 0.05
+_LATE = 0.02
 """Share of batches that may run longer than `cost_within` was asked for."""
 _LATE_STEP = 0.05
 """How far one late batch moves the margin."""
@@ -36,7 +36,7 @@ class CostModel:
         self.padding = 1.0
         """Padded cost over plain cost, decaying mean."""
         self.margin = 1.0
-        """Measured over predicted run time that 19 of 20 batches which were cut to a run time stay below."""
+        """Measured over predicted run time that 49 of 50 batches which were cut to a run time stay below."""
         self._least_ms_per_cost = 0.0
         self._seen = 0
         self._w = self._x = self._y = self._xx = self._xy = self._yy = 0.0
@@ -139,7 +139,7 @@ class CostModel:
         return max(0.0, slope - _STANDARD_ERRORS * error)
 
     def cost_within(self, run_ms: float) -> float:
-        """The largest cost that keeps 19 runs of 20 within this; infinite if cost does not matter."""
+        """The largest cost that keeps 49 runs of 50 within this; infinite if cost does not matter."""
         if self.ms_per_cost <= 0:
             return math.inf
         return (run_ms / self.margin - self.overhead_ms) / self.ms_per_cost
