@@ -12,7 +12,7 @@ WORDS = (10, 100)
 BULK_TEXTS = 10_000
 BULK_CALL = 256
 """Texts of one bulk call."""
-BULK_PART = 10
+BULK_PART = 20
 """Calls that a contestant makes before it is the next one's turn."""
 BULK_CONNECTIONS = 4
 BULK_WORDS = (5, 100)
