@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from carpool.cache.config import CacheConfig
 from carpool.cache.memory import MemoryStore
 from carpool.cache.service import AnswerCache
-from carpool.cli.garbage import collect_seldom
 from carpool.cli.http_server import HttpServer, create_app
 from carpool.cli.logs import log_to_stderr
+from carpool.garbage import collect_seldom
 from carpool.gateway.config import GatewayConfig
 from carpool.telemetry import Registry
 from carpool.worker.client import WorkerClient
