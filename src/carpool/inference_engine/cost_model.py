@@ -16,7 +16,10 @@ _TRUSTED_AFTER = 8
 """Batches: a stall in one of so many makes the others look little worse."""
 _MOST_LATE = 8.0
 """Times its prediction that a batch is learned to have taken, at most. A process that was stopped for seconds
-would otherwise believe for hundreds of batches that each takes half as long."""
+would otherwise believe for hundreds of batches that each takes half as long. Of batches much larger than were
+seen so far the truth is learned, as nothing is known of them."""
+_MUCH_LARGER = 2.0
+"""Times the mean cost of a batch."""
 _STANDARD_ERRORS = 2.0
 """How far below the fitted time per cost its certain part lies."""
 _PARAMETERS = 2  # of a line
@@ -66,7 +69,7 @@ class CostModel:
         # A small batch's time is mostly chance: margins learned from those would halve the large ones.
         if self.fitted and predicted > _NEAR * bound_ms / self.margin:
             self._widen(run_ms / predicted)
-        if self.trusted and predicted > 0:
+        if self.trusted and predicted > 0 and padded_cost * self._w < _MUCH_LARGER * self._x:
             run_ms = min(run_ms, _MOST_LATE * predicted)
         self._seen += 1
         if self._seen == 1:

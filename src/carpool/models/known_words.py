@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from itertools import chain, islice
+from string import ascii_lowercase
 from typing import Final, Self
 
 import tokenizers
@@ -28,9 +29,12 @@ class KnownWords:
         around = backend.encode("").ids
         self._opening, self._closing = around[:1], around[1:]
         # Control characters are dropped from the middle of words, and special tokens are no words.
-        starts = {token.content[:1] for token in backend.get_added_tokens_decoder().values()}
+        added = [token.content for token in backend.get_added_tokens_decoder().values()]
+        normalize = backend.normalizer.normalize_str
+        starts = {form[:1] for content in added for form in (content, normalize(content))}
         excluded = {form for start in starts for form in (start, start.lower(), start.upper())}
-        plain = [char for char in map(chr, (*b"\t\n\r", *range(32, 127))) if char not in excluded]
+        printable = map(chr, (*b"\t\n\r", *range(32, 127)))
+        plain = [char for char in printable if excluded.isdisjoint((char, normalize(char)))]
         self._plain = re.compile(f"[{re.escape(''.join(plain))}]*")
         self._ids: dict[str, list[int]] = {}
 
@@ -46,7 +50,8 @@ class KnownWords:
         if not is_bert:
             return None
         words = cls(backend)
-        return words if words.encode("a") == backend.encode("a").ids else None
+        probe = next((char for char in ascii_lowercase if words._plain.fullmatch(char)), "")
+        return words if probe and words.encode(probe) == backend.encode(probe).ids else None
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int] | None:
         """The ids of a text; None if the backend has to encode it, for what it holds or for its new words."""

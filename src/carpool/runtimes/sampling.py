@@ -74,18 +74,22 @@ def _draw_group(
     processed = {i: each for i, each in enumerate(samples) if is_processed(each)}
     factors = np.ones((len(rows), 2), np.float32)
     factors[:, 0] = [1 / max(each.params.temperature or 1, _LOWEST_TEMPERATURE) for each in samples]
+    if not tops:
+        apart = process(rows, processed) if processed else None
+        [strands] = look(rows, factors[:, :1], statistics, apart)
+        return _draw(strands, samples), {}
     if not processed:
-        strands, *told = look(rows, factors if tops else factors[:, :1], statistics)
+        strands, unprocessed = look(rows, factors, statistics)
         drawn = _draw(strands, samples)
     else:
-        unprocessed = rows.copy() if tops else rows
+        as_computed = rows.copy()
         [strands] = look(rows, factors[:, :1], statistics, process(rows, processed))
         drawn = _draw(strands, samples)
-        told = look(unprocessed, factors[:, 1:], statistics) if tops else []
+        [unprocessed] = look(as_computed, factors[:, 1:], statistics)
     asked = [i for i in tops if i in drawn]
     if not asked:
         return drawn, {}
-    logprobs = token_logprobs(told[0].of(asked), [drawn[i] for i in asked], [tops[i] for i in asked])
+    logprobs = token_logprobs(unprocessed.of(asked), [drawn[i] for i in asked], [tops[i] for i in asked])
     return drawn, dict(zip(asked, logprobs, strict=True))
 
 

@@ -91,7 +91,7 @@ class Strands:
         return self.reached[:, -1]
 
     def of(self, which: Sequence[int] | Ids) -> "Strands":
-        """Some of the rows, in their order."""
+        """Some of the rows, ascending."""
         if len(which) == len(self.rows):
             return self
         return Strands(
@@ -154,7 +154,7 @@ def _with_those_apart(
     """The statistics of the rows that are left, followed by those of what is apart."""
     width = rows.shape[1] // STRAND
     of_apart = strand_statistics(apart.elements, factors)
-    maxima = np.full((len(factors), width + of_apart[0].shape[1]), LOWEST, np.float32)
+    maxima = np.full((len(factors), width + of_apart[0].shape[1]), -np.inf, np.float32)
     sums = np.zeros((*factors.shape, maxima.shape[1]), np.float32)
     maxima[:, width:], sums[..., width:] = of_apart
     if len(left):
@@ -176,7 +176,7 @@ def ranked(maxima: Floats, ranks: Sequence[int] | Ids) -> Floats:
     """The `ranks[i]`-th largest of row i's strands' maxima [n, strands].
 
     A floor for the row's `ranks[i]` largest elements: they are not below it. For rank 0 it is infinity, for
-    one beyond the strands it is below any element but -inf.
+    one beyond the strands it is above no element but -inf.
     """
     count = maxima.shape[1]
     places = count - np.asarray(ranks)
@@ -200,7 +200,11 @@ class Found(NamedTuple):
 
 
 def above(strands: Strands, floors: Floats) -> Found:
-    """Each row's elements that are not below its floor. Only strands that have some are looked into."""
+    """Each row's elements that are not below its floor. Only strands that have some are looked into.
+
+    Never -inf: where a row has nothing left, there are still elements in memory.
+    """
+    floors = np.maximum(floors, LOWEST)
     of_row, strand = _true_in(strands.maxima >= floors[:, None])
     inside = strands.inside(of_row, strand)
     which = np.flatnonzero(inside >= floors[of_row, None])

@@ -76,6 +76,17 @@ def test_a_stall_of_seconds_is_no_opinion_of_the_model() -> None:
     assert model.predict_ms(1000) == pytest.approx(15_000, rel=0.2)
 
 
+def test_the_first_large_batch_is_no_stall() -> None:
+    chance = random.Random(3)
+    for _ in range(50):
+        model = CostModel()
+        for _ in range(40):
+            cost = chance.randint(6, 12)
+            model.observe(cost, cost, (2 + 0.05 * cost) * chance.uniform(0.8, 1.3))
+        model.observe(8192.0, 8192.0, 2 + 0.05 * 8192)
+        assert model.cost_within(50.0) < 2 * 48 / 0.05
+
+
 def test_a_backlog_is_counted_in_batches_and_padding() -> None:
     model = fitted(10.0, 1.0, [10.0, 20.0, 30.0])
     assert model.predict_backlog_ms(64, 640.0, 32, math.inf) == pytest.approx(2 * 10 + 640)

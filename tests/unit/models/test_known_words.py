@@ -119,3 +119,18 @@ def test_minilm_is_known(minilm_path: Path) -> None:
     found = [words.encode(text) for _ in range(5)]
     assert found[0] is None
     assert found[-1] == backend.encode(text).ids
+
+
+@pytest.mark.parametrize("added", ["\tq", "\nq", "Q"])
+def test_an_added_token_is_found_as_the_backend_reads_it(added: str) -> None:
+    backend = bert(added=added)
+    words = known(backend)
+    for text in ("a q", "a \tq", "a\nq", "aq"):
+        for _ in range(2):
+            ids = words.encode(text)
+            assert ids is None or ids == backend.encode(text).ids
+
+
+def test_an_added_token_of_any_first_letter_is_no_obstacle() -> None:
+    backend = bert(added="aardvark")
+    assert KnownWords.of(backend) is not None

@@ -86,3 +86,9 @@ def test_zeroed_memory_lives_as_long_as_its_array() -> None:
     assert not memory.any()
     memory[-1] = 7
     assert memory[-1] == 7
+
+
+def test_memory_is_there_without_huge_pages_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huge_pages, "_MADV_HUGEPAGE", 999)  # which no kernel knows
+    memory = huge_pages.zeros(3 * HUGE)
+    assert bytes_resident(memory.ctypes.data) >= 3 * HUGE

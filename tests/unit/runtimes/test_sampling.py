@@ -453,3 +453,14 @@ def test_a_logprob_is_a_number_though_what_is_none_was_not_allowed(number: float
     assert found.logprobs[0] is None
     assert found.logprobs[1] is not None
     assert np.isfinite(found.logprobs[1].logprob)
+
+
+@pytest.mark.parametrize("params", [{"top_k": 500}, {"top_k": 2}, {"min_p": 0.01}, {"top_p": 0.5}, {}])
+def test_a_grammar_holds_at_any_temperature(params: dict[str, float]) -> None:
+    mask = np.zeros(-(-1500 // 32), np.uint32)
+    mask[0] = 0b101
+    logits = np.random.default_rng(5).normal(size=(16, 1500)).astype(np.float32)
+    for temperature in (1.0, 1e37, 1e38):
+        chosen = SamplingParams(temperature=temperature, **params)  # type: ignore[arg-type]
+        samples = [Sample(i, replace(chosen, seed=i), (), (), allowed=mask) for i in range(len(logits))]
+        assert set(sample(logits.copy(), samples, strand_statistics).token_ids) <= {0, 2}

@@ -58,7 +58,7 @@ def zeros(size: int) -> NDArray[np.uint8]:
     On a virtual machine, first touches may take the host longer than the step that they happen in.
     """
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):
-        memory.madvise(_MADV_HUGEPAGE)
-        memory.madvise(_MADV_POPULATE_WRITE)
+    for advice in (_MADV_HUGEPAGE, _MADV_POPULATE_WRITE):
+        with suppress(OSError):
+            memory.madvise(advice)
     return np.frombuffer(memory, np.uint8)
