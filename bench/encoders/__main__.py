@@ -25,7 +25,6 @@ from bench.encoders.contestants import CONTESTANTS, LITSERVE, Server
 from bench.encoders.workload import (
     BULK_CALL,
     BULK_CONNECTIONS,
-    BULK_PART,
     BULK_TEXTS,
     CONNECTIONS,
     THREADS,
@@ -123,45 +122,54 @@ def singles(servers: dict[str, Server], seconds: float, rounds: int) -> list[dic
     return rows
 
 
-def bulk(servers: dict[str, Server], model: Path, limit_s: float) -> tuple[list[dict[str, Any]], float]:
-    """10,000 texts of mixed lengths, part by part; and the bare model's rate, which takes turns, too.
+def bulk(
+    servers: dict[str, Server], model: Path, limit_s: float, rounds: int
+) -> tuple[list[dict[str, Any]], float]:
+    """10,000 texts of mixed lengths at once, and the bare model's rate on them, which takes turns, too.
 
-    A contestant that has taken longer than the limit makes do with the parts it has.
+    Medians over the rounds. A contestant that does not finish within the limit is rated by the calls that
+    were answered by then, and takes part in one round only.
     """
     bodies = bulk_bodies(bulk_texts())
-    loads: dict[str, list[wrk.Load]] = {name: [] for name in servers}
+    rates: dict[str, list[float]] = {name: [] for name in servers}
     texts = dict.fromkeys(servers, 0)
+    failed = dict.fromkeys(servers, 0)
     paddings = dict.fromkeys(servers, np.zeros(2))
-    bare_s = 0.0
+    bare_rates: list[float] = []
     with Bare(model) as bare:
-        for first in range(0, len(bodies), BULK_PART):
-            part = bodies[first : first + BULK_PART]
+        for turn in range(rounds):
             for name, server in servers.items():
-                if sum(load.seconds for load in loads[name]) > limit_s:
+                if turn and texts[name] < BULK_TEXTS:
                     continue
                 server.resume()
                 before = tokens(server)
-                loads[name].append(
-                    wrk.measure(server.url, part, connections=BULK_CONNECTIONS, seconds=600, limit=len(part))
+                load = wrk.measure(
+                    server.url, bodies, connections=BULK_CONNECTIONS, seconds=limit_s, limit=len(bodies)
                 )
-                texts[name] += sum(len(body["input"]) for body in part)
+                texts[name] = min(load.requests * BULK_CALL, BULK_TEXTS)
+                rates[name].append(texts[name] / load.seconds)
+                failed[name] += load.failed
                 server.settle()
                 paddings[name] = paddings[name] + tokens(server) - before
                 server.pause()
-            bare_s += bare.seconds(first * BULK_CALL, (first + len(part)) * BULK_CALL)
+            bare_rates.append(BULK_TEXTS / bare.seconds())
+            log(f"bulk: {rates}, bare: {bare_rates}")
     rows = []
-    for name, each in loads.items():
+    for name, each in rates.items():
         row = {
             "contestant": name,
-            "texts/s": texts[name] / sum(load.seconds for load in each),
+            "texts/s": median(each),
+            "of the bare model": median(
+                rate / alone for rate, alone in zip(each, bare_rates[: len(each)], strict=True)
+            ),
             "texts": texts[name],
-            "failed": sum(load.failed for load in each),
+            "failed": failed[name],
         }
         if (counted := paddings[name]).any():
             row["padding"] = counted[1] / counted.sum()
         rows.append(row)
         log(json.dumps(row))
-    return rows, BULK_TEXTS / bare_s
+    return rows, median(bare_rates)
 
 
 class Bare:
@@ -183,10 +191,10 @@ class Bare:
         self._process.kill()
         self._process.wait()
 
-    def seconds(self, first: int, last: int) -> float:
-        """How long it takes for these texts of the bulk."""
+    def seconds(self) -> float:
+        """How long it takes for the bulk's texts."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{first} {last}\n")
+        self._process.stdin.write("\n")
         self._process.stdin.flush()
         return float(self._answer())
 
@@ -219,7 +227,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of each load")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--bulk-limit", type=float, default=40.0, help="after so many seconds a contestant ends its bulk"
+        "--bulk-limit", type=float, default=40.0, help="after so many seconds a contestant's bulk ends"
     )
     parser.add_argument(
         "--parts", nargs="*", choices=("singles", "bulk", "ingest"), default=["singles", "bulk", "ingest"]
@@ -238,7 +246,7 @@ def main() -> None:
         if "singles" in arguments.parts:
             figures["singles"] = singles(servers, arguments.seconds, arguments.rounds)
         if "bulk" in arguments.parts:
-            figures["bulk"], figures["bare"] = bulk(servers, model, arguments.bulk_limit)
+            figures["bulk"], figures["bare"] = bulk(servers, model, arguments.bulk_limit, arguments.rounds)
         if "ingest" in arguments.parts and "carpool" in servers:
             ours = servers["carpool"]
             ours.resume()

@@ -66,7 +66,7 @@ def _bulk(figures: dict[str, Any]) -> str:
             [
                 _name(row["contestant"]),
                 f"{row['texts/s']:,.0f}{note}",
-                f"{row['texts/s'] / bare:.0%}",
+                f"{row['of the bare model']:.0%}",
                 padding,
                 *_cosines(figures, row["contestant"]),
             ]

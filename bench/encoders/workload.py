@@ -12,8 +12,6 @@ WORDS = (10, 100)
 BULK_TEXTS = 10_000
 BULK_CALL = 256
 """Texts of one bulk call."""
-BULK_PART = 20
-"""Calls that a contestant makes before it is the next one's turn."""
 BULK_CONNECTIONS = 4
 BULK_WORDS = (5, 100)
 """Shortest and longest text of the bulk; in between, every length's logarithm is as likely."""

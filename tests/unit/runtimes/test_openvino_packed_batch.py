@@ -6,8 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpool.runtimes.openvino.packed_batch import PackedBatch, cost, pack, spread, width
+from carpool.runtimes.openvino.packed_batch import PackedBatch, longest, pack, spread
+from carpool.runtimes.openvino.row_cost import BY_TOKEN, IN_BLOCKS, RowCost
 
+COSTS = st.sampled_from([BY_TOKEN, IN_BLOCKS])
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 
 
@@ -34,36 +36,45 @@ def test_the_largest_sum_is_at_most_four_thirds_of_the_best(lengths: list[int], 
     assert 3 * largest(lengths, spread(lengths, count)) <= 4 * best
 
 
-@given(LENGTHS)
-def test_packing_never_costs_more_than_a_row_for_each(lengths: list[int]) -> None:
-    rows = pack(lengths)
+@given(LENGTHS, COSTS)
+def test_packing_never_costs_more_than_a_row_for_each(lengths: list[int], cost: RowCost) -> None:
+    rows = pack(lengths, cost)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
-    assert cost(len(rows), width(lengths, rows)) <= cost(len(lengths), max(lengths))
+    assert cost.of(len(rows), longest(lengths, rows)) <= cost.of(len(lengths), max(lengths))
 
 
-@given(LENGTHS)
-def test_no_other_number_of_rows_would_cost_less(lengths: list[int]) -> None:
-    rows = pack(lengths)
-    for each in (1, 2, 3, 4, 6, 8, 12, 16):
-        others = spread(lengths, -(-len(lengths) // each))
-        if len(others) == len(lengths) or width(lengths, others) <= 512:
-            assert cost(len(rows), width(lengths, rows)) <= cost(len(others), width(lengths, others))
+@given(LENGTHS, COSTS)
+def test_no_other_width_would_cost_less(lengths: list[int], cost: RowCost) -> None:
+    rows = pack(lengths, cost)
+    for width in range(-(-max(lengths) // 16) * 16, 513, 16):
+        others = spread(lengths, min(-(-sum(lengths) // width), len(lengths)))
+        if longest(lengths, others) <= 512:
+            assert cost.of(len(rows), longest(lengths, rows)) <= cost.of(
+                len(others), longest(lengths, others)
+            )
 
 
 def test_rows_of_several_texts_are_never_wide() -> None:
-    assert width([400] * 6, pack([400] * 6)) == 400
-    assert [len(row) for row in pack([3000, 20, 20])] == [1] * 3
+    assert longest([400] * 6, pack([400] * 6, BY_TOKEN)) == 400
+    assert [len(row) for row in pack([3000, 20, 20], BY_TOKEN)] == [1] * 3
 
 
 def test_short_texts_share_rows_and_long_ones_do_not() -> None:
-    assert [len(row) for row in pack([12] * 24)] == [4] * 6
-    assert [len(row) for row in pack([200] * 3)] == [1] * 3
-    assert len(pack([120, *[12] * 10])) == 2
+    assert [len(row) for row in pack([12] * 24, BY_TOKEN)] == [4] * 6
+    assert [len(row) for row in pack([200] * 3, BY_TOKEN)] == [1] * 3
+    assert len(pack([120, *[12] * 10], BY_TOKEN)) == 2
 
 
-@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=20))
-def test_inputs_hold_every_text_where_they_say(texts: list[list[int]]) -> None:
-    arrays = PackedBatch().inputs(texts, [len(text) // 2 for text in texts])
+def test_rows_fill_whole_blocks_where_there_are_blocks() -> None:
+    lengths = [8, 20, 20, 12, 16, 20, 28, 4]
+    assert [sum(lengths[index] for index in row) for row in pack(lengths, IN_BLOCKS)] == [64] * 2
+    assert PackedBatch(IN_BLOCKS).inputs([[1] * 60] * 2, None)["input_ids"].shape == (2, 64)
+    assert PackedBatch(BY_TOKEN).inputs([[1] * 60] * 2, None)["input_ids"].shape == (2, 60)
+
+
+@given(st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=9), min_size=1, max_size=20), COSTS)
+def test_inputs_hold_every_text_where_they_say(texts: list[list[int]], cost: RowCost) -> None:
+    arrays = PackedBatch(cost).inputs(texts, [len(text) // 2 for text in texts])
     seeing, text_ids_2d = arrays["seeing_ids"], arrays["text_ids"]
     assert (seeing == (text_ids_2d if seeing.shape[1] > 1 else text_ids_2d[:, :1])).all()
     ids, positions, text_ids, types = (

@@ -16,6 +16,7 @@ from carpool.runtimes.openvino.device import Precision, activation_rounding, com
 from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.packed_batch import PackedBatch
 from carpool.runtimes.openvino.padded_batch import PaddedBatch
+from carpool.runtimes.openvino.row_cost import row_cost
 
 _MOST_BYTES_TWICE = 256 << 20
 """Weights above are held in one form only."""
@@ -43,8 +44,14 @@ class BatchGraph:
     """
 
     def __init__(
-        self, model: ov.Model, num_threads: int, precision: Precision | None, weights: WeightFormat
+        self,
+        model: ov.Model,
+        num_threads: int,
+        precision: Precision | None,
+        weights: WeightFormat,
+        max_tokens: int,
     ) -> None:
+        """`max_tokens`: of one text; a graph that was made elsewhere has positions for no more."""
         if precision == "bf16" and default_precision() != "bf16":
             raise ModelFailed(
                 "precision: bf16 needs a CPU with AMX or AVX512-BF16, which this one has not; leave it unset"
@@ -60,7 +67,10 @@ class BatchGraph:
             return [_Run(compiled.create_infer_request()) for _ in range(count)]
 
         self._names = [node.get_any_name() for node in model.inputs]
-        self._layout: BatchLayout = PackedBatch() if "text_ids" in self._names else PaddedBatch()
+        costs = row_cost(precision or default_precision())
+        self._layout: BatchLayout = (
+            PackedBatch(costs) if "text_ids" in self._names else PaddedBatch(costs, max_tokens)
+        )
         [self._together] = runs(1)
         # The second form holds the weights once more; larger products gain less from it.
         is_small = _constant_bytes(model) <= _MOST_BYTES_TWICE

@@ -37,9 +37,10 @@ class OpenVinoEncoder:
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
         model = build_embedding_graph(checkpoint, pooling, weights)
-        self._graph = BatchGraph(model, num_threads, precision, weights)
+        longest = _max_tokens(checkpoint, max_tokens)
+        self._graph = BatchGraph(model, num_threads, precision, weights, longest)
         [vector] = self._graph.run([[0, 0]])
-        self._spec = EncoderSpec(len(vector), _max_tokens(checkpoint, max_tokens))
+        self._spec = EncoderSpec(len(vector), longest)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -87,9 +88,10 @@ class OpenVinoClassifier:
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
         model = build_classifier_graph(checkpoint, weights)
-        self._graph = BatchGraph(model, num_threads, precision, weights)
+        longest = _max_tokens(checkpoint, max_tokens)
+        self._graph = BatchGraph(model, num_threads, precision, weights, longest)
         [logits] = self._graph.run([[0, 0]])
-        self._spec = EncoderSpec(len(logits), _max_tokens(checkpoint, max_tokens))
+        self._spec = EncoderSpec(len(logits), longest)
 
     @property
     def spec(self) -> EncoderSpec:

@@ -13,13 +13,10 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-_TEXTS_PER_ROW = (1, 2, 3, 4, 6, 8, 12, 16)
-"""On average: what is tried."""
-# Fitted to all-MiniLM-L6-v2, in f32 and on AMX; wider models gain less and lose less.
-_ROW_TOKENS = 3
-"""What a row costs whatever its length, in tokens: its products' fixed parts."""
-_FREE_WIDTH = 1000
-"""In tokens: a row of this width costs twice what its tokens cost, as each looks at all others of the row."""
+from carpool.runtimes.openvino.row_cost import RowCost
+
+_WIDTH_STEP = 16
+"""In tokens: the widths that are tried."""
 _WIDEST = 512
 """In tokens, a row of several texts. Their mask has a number for each two tokens of a row."""
 
@@ -35,13 +32,16 @@ class PackedBatch:
 
     shares_rows = True
 
+    def __init__(self, row_cost: RowCost) -> None:
+        self._row_cost = row_cost
+
     def inputs(
         self, texts: Sequence[Sequence[int]], seconds: Sequence[int] | None
     ) -> dict[str, NDArray[np.int32]]:
         """The arrays for token-id sequences."""
         lengths = list(map(len, texts))
-        rows = pack(lengths)
-        shape = (len(rows), width(lengths, rows))
+        rows = pack(lengths, self._row_cost)
+        shape = (len(rows), self._row_cost.width(longest(lengths, rows)))
         firsts = [0] * len(texts)
         for place, row in enumerate(rows):
             start = place * shape[1]
@@ -70,30 +70,27 @@ class PackedBatch:
         }
 
 
-def pack(lengths: Sequence[int]) -> list[list[int]]:
+def pack(lengths: Sequence[int], row_cost: RowCost) -> list[list[int]]:
     """The indices of texts, row by row, as many to a row as is cheapest."""
-    counts = {-(-len(lengths) // each) for each in _TEXTS_PER_ROW}
-    longest, total = max(lengths), sum(lengths)
+    longest_text, total = max(lengths), sum(lengths)
+    widths = range(-(-longest_text // _WIDTH_STEP) * _WIDTH_STEP, _WIDEST + 1, _WIDTH_STEP)
+    counts = {len(lengths), *(min(-(-total // each), len(lengths)) for each in widths)}
     # If the rows came out even; hardly more than one of them has to be dealt then.
-    least = {count: cost(count, max(longest, -(-total // count))) for count in counts}
+    least = {count: row_cost.of(count, max(longest_text, -(-total // count))) for count in counts}
     best: list[list[int]] = []
     best_cost = math.inf
     for count in sorted(counts, key=least.__getitem__):
         if least[count] >= best_cost:
             break
         rows = spread(lengths, count)
-        each = width(lengths, rows)
-        if cost(count, each) < best_cost and (each <= _WIDEST or count == len(lengths)):
-            best, best_cost = rows, cost(count, each)
+        tokens = longest(lengths, rows)
+        cost = row_cost.of(count, tokens)
+        if cost < best_cost and (tokens <= _WIDEST or count == len(lengths)):
+            best, best_cost = rows, cost
     return best
 
 
-def cost(rows: int, tokens: int) -> float:
-    """What so many rows of so many tokens cost, in tokens."""
-    return rows * (tokens * (1 + tokens / _FREE_WIDTH) + _ROW_TOKENS)
-
-
-def width(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
+def longest(lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> int:
     """The tokens of the longest row."""
     return max(sum(lengths[index] for index in row) for row in rows)
 
