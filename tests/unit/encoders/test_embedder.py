@@ -129,6 +129,18 @@ async def test_where_texts_share_rows_batches_are_bounded_by_the_sum_of_tokens(
     assert [ids for batch in encoder.batches for ids in batch] == inputs, "as they came"
 
 
+async def test_where_texts_share_rows_only_those_too_long_for_company_go_by_length(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RecordingEncoder, "pads", False)
+    lengths = [200, 12, 90, 80, 7, 230, 81, 40]
+    inputs = [[1 + index] * length for index, length in enumerate(lengths)]
+    async with start() as (embedder, encoder):
+        embeddings = await embedder.embed(inputs)
+    assert [len(ids) for batch in encoder.batches for ids in batch] == [12, 80, 7, 40, 81, 90, 200, 230]
+    assert embeddings.vectors.tolist() == [vector(ids) for ids in inputs], "the answer is in the call's order"
+
+
 async def test_a_large_call_is_spread_over_batches_in_order(start: Start) -> None:
     inputs = [[1 + index, 2] for index in range(2_048)]
     async with start() as (embedder, encoder):

@@ -33,7 +33,7 @@ _REST = 2.5
 """What a token beyond the last whole block costs."""
 
 IN_BLOCKS = RowCost(row_tokens=1, free_width=640, block=16)
-"""On AMX: rows of 60 tokens take 3.0 µs each, of 64 tokens 2.5 µs."""
+"""On AMX: a row of 60 tokens takes a thread 3.0 ms, one of 64 tokens 2.5 ms."""
 BY_TOKEN = RowCost(row_tokens=3, free_width=1000, block=1)
 """Elsewhere. Wider models gain less from wide rows and lose less by them."""
 
