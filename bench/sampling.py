@@ -160,25 +160,29 @@ def main() -> None:
     forward: list[Times] = []
     own: list[Times] = []
 
+    # Sampling may overwrite the logits. A copy in memory that was used before, as the logits' own is.
+    copies: dict[int, Logits] = {}
+
     def instrumented(logits: Logits, samples: list[Sample], statistics: StrandStatistics) -> StepResult:
         results: list[StepResult] = []
+        copy = copies.setdefault(len(logits), np.empty_like(logits))
 
         def draw(samples: list[Sample]) -> Times:
-            own = logits.copy()  # sampling may overwrite them
-            return measured(lambda: results.append(sampling.sample(own, samples, statistics)))
+            copy[...] = logits
+            return measured(lambda: results.append(sampling.sample(copy, samples, statistics)))
 
         if len(samples) == STREAMS:
             for name, params in COMBINATIONS.items():
                 times[name].append(draw(streams.samples(params, name)))
 
-            own_logits = logits.copy()
+            copy[...] = logits
 
             def constrained() -> None:
                 rows = [
                     replace(each, allowed=mask)
                     for each, mask in zip(streams.samples(CHAT), next_masks(matchers), strict=True)
                 ]
-                drawn = sampling.sample(own_logits, rows, statistics).token_ids
+                drawn = sampling.sample(copy, rows, statistics).token_ids
                 for number, (matcher, token_id) in enumerate(zip(matchers, drawn, strict=True)):
                     matcher.advance(token_id)
                     if matcher.finished:

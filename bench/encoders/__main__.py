@@ -40,6 +40,8 @@ from carpool.models.starter import EMBEDDING_MODEL
 from carpool.runtimes.openvino.device import default_precision
 
 COMPARED_TEXTS = 200
+BARE = ("rows", "runtime")
+"""The ways of `bare`."""
 WARM_UP_S = 1
 
 
@@ -124,8 +126,8 @@ def singles(servers: dict[str, Server], seconds: float, rounds: int) -> list[dic
 
 def bulk(
     servers: dict[str, Server], model: Path, limit_s: float, rounds: int
-) -> tuple[list[dict[str, Any]], float]:
-    """10,000 texts of mixed lengths at once, and the bare model's rate on them, which takes turns, too.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """10,000 texts of mixed lengths at once; and what OpenVINO does without a server, which takes turns, too.
 
     Medians over the rounds. A contestant that does not finish within the limit is rated by the calls that
     were answered by then, and takes part in one round only.
@@ -135,7 +137,7 @@ def bulk(
     texts = dict.fromkeys(servers, 0)
     failed = dict.fromkeys(servers, 0)
     paddings = dict.fromkeys(servers, np.zeros(2))
-    bare_rates: list[float] = []
+    bare_rates: dict[str, list[float]] = {way: [] for way in BARE}
     with Bare(model) as bare:
         for turn in range(rounds):
             for name, server in servers.items():
@@ -152,16 +154,15 @@ def bulk(
                 server.settle()
                 paddings[name] = paddings[name] + tokens(server) - before
                 server.pause()
-            bare_rates.append(BULK_TEXTS / bare.seconds())
-            log(f"bulk: {rates}, bare: {bare_rates}")
+            for way, each in bare_rates.items():
+                each.append(BULK_TEXTS / bare.seconds(way))
+            log(f"bulk: {rates}, without a server: {bare_rates}")
     rows = []
     for name, each in rates.items():
         row = {
             "contestant": name,
             "texts/s": median(each),
-            "of the bare model": median(
-                rate / alone for rate, alone in zip(each, bare_rates[: len(each)], strict=True)
-            ),
+            **{way: _share(each, alone) for way, alone in bare_rates.items()},
             "texts": texts[name],
             "failed": failed[name],
         }
@@ -169,11 +170,19 @@ def bulk(
             row["padding"] = counted[1] / counted.sum()
         rows.append(row)
         log(json.dumps(row))
-    return rows, median(bare_rates)
+    return rows, [
+        {"way": way, "texts/s": median(each), **{other: _share(each, bare_rates[other]) for other in BARE}}
+        for way, each in bare_rates.items()
+    ]
+
+
+def _share(rates: list[float], others: list[float]) -> float:
+    """The first in parts of the others, of the same rounds."""
+    return median(rate / other for rate, other in zip(rates, others[: len(rates)], strict=True))
 
 
 class Bare:
-    """The bare model's process, to be used as a context."""
+    """OpenVINO's process without a server, to be used as a context."""
 
     def __init__(self, model: Path) -> None:
         self._process = subprocess.Popen(
@@ -182,7 +191,8 @@ class Bare:
             stdout=subprocess.PIPE,
             text=True,
         )
-        log(f"bare OpenVINO: {self._answer()} tokens in a batch")
+        for way in BARE:
+            log(f"OpenVINO without a server, {way}: {self._answer()} tokens in a batch")
 
     def __enter__(self) -> "Bare":
         return self
@@ -191,10 +201,10 @@ class Bare:
         self._process.kill()
         self._process.wait()
 
-    def seconds(self) -> float:
+    def seconds(self, way: str) -> float:
         """How long it takes for the bulk's texts."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(way + "\n")
         self._process.stdin.flush()
         return float(self._answer())
 

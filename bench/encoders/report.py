@@ -56,27 +56,32 @@ def _singles(figures: dict[str, Any], words: int) -> str:
     return f"## One text of {words} words a request, by connections\n\n" + _table(head, lines)
 
 
+_WITHOUT_A_SERVER = {
+    "rows": "OpenVINO alone, sorted batches of token ids, a text a row",
+    "runtime": "Carpool's runtime alone, the same batches, several texts a row",
+}
+
+
 def _bulk(figures: dict[str, Any]) -> str:
-    bare = figures["bare"]
     lines = []
     for row in figures["bulk"]:
         padding = f"{row['padding']:.1%}" if "padding" in row else ""
         note = "" if row["texts"] == BULK_TEXTS else f" (of {row['texts']:,})"
-        lines.append(
-            [
-                _name(row["contestant"]),
-                f"{row['texts/s']:,.0f}{note}",
-                f"{row['of the bare model']:.0%}",
-                padding,
-                *_cosines(figures, row["contestant"]),
-            ]
-        )
-    lines.append(["OpenVINO alone, sorted batches of token ids", f"{bare:,.0f}", "100%", "", "", ""])
-    head = ["contestant", "texts/s", "of OpenVINO alone", "padding", *_COSINES]
+        name = row["contestant"]
+        rate = f"{row['texts/s']:,.0f}{note}"
+        lines.append([_name(name), rate, *_shares(row), padding, *_cosines(figures, name)])
+    for row in figures["bare"]:
+        name = _WITHOUT_A_SERVER[row["way"]]
+        lines.append([name, f"{row['texts/s']:,.0f}", *_shares(row), "", "", ""])
+    head = ["contestant", "texts/s", "of OpenVINO alone", "of the runtime alone", "padding", *_COSINES]
     return (
         f"## {BULK_TEXTS:,} texts of {BULK_WORDS[0]} to {BULK_WORDS[1]} words\n\n"
         f"In calls of {BULK_CALL}, {BULK_CONNECTIONS} at once.\n\n" + _table(head, lines)
     )
+
+
+def _shares(row: dict[str, Any]) -> list[str]:
+    return [f"{row[way]:.0%}" for way in _WITHOUT_A_SERVER]
 
 
 def _cosines(figures: dict[str, Any], name: str) -> list[str]:

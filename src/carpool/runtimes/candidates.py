@@ -24,7 +24,7 @@ _CAUTION = 0.3
 makes more guesses wrong: at this about one of 40."""
 _LEVELS = 2 * _DEEPEST
 """Depths below the largest weight's logarithm that are told apart when guessing."""
-_FEW = 1024
+_FEW = 256
 """Candidates of a row; rows with more are gone through with those that have as many."""
 
 

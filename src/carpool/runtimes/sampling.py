@@ -11,12 +11,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from carpool.runtimes import nucleus
 from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Sample, StepResult, TokenLogprobs
 from carpool.runtimes.half import Logits, likeliest, numbers
 from carpool.runtimes.logits_processing import is_processed, process
 from carpool.runtimes.selection import (
+    Doubles,
     Strands,
     StrandStatistics,
     above,
@@ -29,6 +32,8 @@ from carpool.runtimes.selection import (
 
 _GROUP = 32
 """Rows that are drawn from together; their logits should stay in the processor's caches."""
+Words = NDArray[np.uint64]
+
 _LOWEST_TEMPERATURE = 1e-5
 """Below it the likeliest token has all the mass in float32 anyway."""
 
@@ -99,24 +104,38 @@ def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
     is_usable = np.isfinite(strands.highest) & np.isfinite(masses) & (masses > 0)
     greedy: list[int] = []
     unlimited: list[int] = []
+    nuclear: list[int] = []
     limited: list[int] = []
     for i in np.flatnonzero(is_usable).tolist():
         asked = samples[i].params
         if asked.temperature == 0:
             greedy.append(i)
-        elif asked.top_k == 0 and asked.top_p == 1 and asked.min_p == 0:
+        elif asked.top_k or asked.min_p:
+            limited.append(i)
+        elif asked.top_p == 1:
             unlimited.append(i)
         else:
-            limited.append(i)
-    fractions = np.array([uniform(each.params.seed, len(each.output_ids)) for each in samples])
+            (nuclear if asked.top_p >= nucleus.LEAST else limited).append(i)
+    seeds = [each.params.seed for each in samples]
+    indices = [len(each.output_ids) for each in samples]
+    fractions = uniform(seeds, indices)
     found: dict[int, int] = {}
     if greedy:
         of_greedy = strands.of(greedy)
         largest = above(of_greedy, of_greedy.highest)
         found |= zip(greedy, largest.ids[[0, *largest.ends[:-1]]].tolist(), strict=True)
     if unlimited:
-        token_ids = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
+        token_ids, _ = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
         found |= zip(unlimited, token_ids.tolist(), strict=True)
+    if nuclear:
+        top_p = np.array([samples[i].params.top_p for i in nuclear])
+        token_ids, are_inside = nucleus.drawn_with_luck(strands.of(nuclear), top_p, fractions[nuclear])
+        found |= zip(nuclear, token_ids.tolist(), strict=True)
+        unlucky = [nuclear[place] for place in np.flatnonzero(~are_inside).tolist()]
+        if unlucky:
+            # Indices that no token has: other numbers of the same streams.
+            fractions[unlucky] = uniform([seeds[i] for i in unlucky], [-1 - indices[i] for i in unlucky])
+            limited = sorted(limited + unlucky)
     if limited:
         params = [samples[i].params for i in limited]
         token_ids = drawn_within(strands.of(limited), params, fractions[limited])
@@ -141,17 +160,22 @@ def token_logprobs(strands: Strands, token_ids: Sequence[int], tops: Sequence[in
     return found
 
 
-def uniform(seed: int, index: int) -> float:
-    """The random number in [0, 1) of a stream at an index, by SplitMix64's output function.
+def uniform(seeds: Sequence[int], indices: Sequence[int]) -> Doubles:
+    """The random numbers in [0, 1) of streams, each at an index, by SplitMix64's output function.
 
     Steele, Lea, Flood: Fast splittable pseudorandom number generators, https://doi.org/10.1145/2660193.2660195
     """
-    return (_mix(_mix(seed) + index) >> 11) / (1 << 53)
+    states = _mix(_words(seeds)) + _words(indices)
+    return (_mix(states) >> np.uint64(11)) / (1 << 53)
 
 
-def _mix(value: int) -> int:
-    mask = (1 << 64) - 1
-    value = (value + 0x9E3779B97F4A7C15) & mask
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-    return value ^ (value >> 31)
+def _words(values: Sequence[int]) -> Words:
+    """Their lowest 64 bits."""
+    return np.array([value & 0xFFFFFFFFFFFFFFFF for value in values], np.uint64)
+
+
+def _mix(values: Words) -> Words:
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -236,10 +236,11 @@ def drawn(weights: Floats, reached: Doubles, fractions: Doubles) -> tuple[Ids, D
     return places, np.clip(needed, 0, np.nextafter(1, 0))
 
 
-def drawn_in_strands(strands: Strands, fractions: Doubles) -> Ids:
-    """A token of each row, by the weights of all its elements."""
+def drawn_in_strands(strands: Strands, fractions: Doubles) -> tuple[Ids, Floats]:
+    """A token of each row, by the weights of all its elements, and its element."""
     strand, rest = drawn(strands.sums, strands.reached, fractions)
     each = np.arange(len(strand))
-    weights = weigh(strands.inside(each, strand), strands.highest, strands.factors)
+    inside = strands.inside(each, strand)
+    weights = weigh(inside, strands.highest, strands.factors)
     place, _ = drawn(weights, np.cumsum(weights, axis=1, dtype=np.float64), rest)
-    return strands.ids(each, strand * STRAND + place)
+    return strands.ids(each, strand * STRAND + place), inside[each, place]

@@ -18,6 +18,7 @@ from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Sample, SamplingParams
 from carpool.runtimes.half import Logits, numbers
 from carpool.runtimes.logits_processing import process
+from carpool.runtimes.nucleus import drawn_with_luck
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
 from carpool.runtimes.sampling import sample, token_logprobs, uniform
 from carpool.runtimes.selection import Strands, above, look, ranked, strand_statistics, whole_strands
@@ -110,6 +111,24 @@ def test_each_fraction_draws_the_token_of_the_definition(row: Floats, params: Sa
         )
         for more in (0, -1, 1)
     )
+
+
+@given(rows(), st.floats(0.5, 0.999), st.sampled_from([0.3, 1.0, 2.0]))
+@settings(deadline=None, max_examples=300)
+def test_luck_is_told_from_what_is_likelier(row: Floats, top_p: float, temperature: float) -> None:
+    """All tokens are drawn, by their own proportions, and exactly those of the nucleus are told inside."""
+    many = strands_of(row, temperature).of([0] * len(FRACTIONS))
+    token_ids, are_inside = drawn_with_luck(many, np.full(len(FRACTIONS), top_p), FRACTIONS)
+    by_id = np.exp((row.astype(np.float64) - row.max()) / temperature).cumsum()
+    reached = np.append(0, by_id / by_id[-1])
+    assert (reached[token_ids] <= FRACTIONS + 1e-5).all()
+    assert (reached[token_ids + 1] >= FRACTIONS - 1e-5).all()
+    params = SamplingParams(temperature=temperature, top_p=top_p)
+    told = set(token_ids[are_inside].tolist())
+    not_told = set(token_ids[~are_inside].tolist())
+    fewer, more = (set(naive_distribution(row, params, by)) for by in (-1, 1))  # sums in another order
+    assert told <= more
+    assert not not_told & fewer
 
 
 @given(rows(), st.sampled_from([0, 1, 3, 64, 600]))
@@ -334,8 +353,9 @@ def test_uniform_is_splitmix64() -> None:
     """The first output of the published generator for state 0 is 0xE220A8397B1DCDAF."""
     from carpool.runtimes import sampling
 
-    assert sampling._mix(0) == 0xE220A8397B1DCDAF
-    values = np.array([[uniform(seed, index) for index in range(100)] for seed in range(100)])
+    assert sampling._mix(np.zeros(1, np.uint64)) == [0xE220A8397B1DCDAF]
+    values = np.array([uniform([seed] * 100, range(100)) for seed in range(100)])
+    assert uniform([3 - 2**64], [-5]) == uniform([3], [2**64 - 5]) != uniform([3], [4])
     assert len(np.unique(values)) == values.size
     assert values.min() >= 0
     assert values.max() < 1
