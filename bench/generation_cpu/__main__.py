@@ -1,8 +1,8 @@
 """`python -m bench.generation_cpu`: Carpool and other engines generate on this machine's CPU, in one run.
 
-First every variant of every engine runs by itself at 1 and at 32 streams. Then each engine's best variants
-take turns, size by size: what was best at 1 stream runs at 1 and 8, what was best at 32 runs at 32 and 64,
-and at 1 stream Carpool's int4 runs in any case.
+First every variant of every engine runs by itself at 1, 8 and 32 streams. Then each engine's best variants
+take turns, size by size: what was best at 32 streams runs at 64 as well, and at 1 stream Carpool's int4 in
+any case.
 The first run of a size does not count, and no prompt is used twice. At last requests arrive at random times,
 the same for everyone. Writes bench/results/generation_cpu.*.
 """
@@ -43,7 +43,7 @@ class Benchmark:
         self.figures = Figures()
 
     def qualify(self, variant: Variant) -> None:
-        """Run a variant at 1 and 32 streams; keep its process."""
+        """Run a variant at the qualifying sizes; keep its process."""
         key = f"{variant.engine}, {variant.name}"
         began = time.perf_counter()
         try:

@@ -5,6 +5,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -14,8 +15,8 @@ from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, THREADS, prompts
 from bench.inference_engine_report import RESULTS, quantile, table
 from carpool.models.tokenizer import Tokenizer
 
-QUALIFYING = (1, 32)
-"""Streams at which an engine's variants are compared; each decides for itself and the size after it."""
+QUALIFYING = (1, 8, 32)
+"""Streams at which an engine's variants are compared; the last decides for larger sizes as well."""
 
 _BARS = ((contestants.OPENVINO_GENAI, 1.25), (contestants.VLLM_CPU, 1.7), (contestants.LLAMA, 4.0))
 """Asked for at 32 streams."""
@@ -134,9 +135,12 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
 def _rates(figures: Figures) -> list[dict[str, object]]:
     rows = []
     for engine in figures.chosen(STREAMS[0]):
-        few, many = figures.best[QUALIFYING[0]][engine], figures.best[QUALIFYING[1]][engine]
-        names = few.name if few == many else f"{few.name}; from 32 streams {many.name}"
-        row: dict[str, object] = {"engine": engine, "variant": names}
+        names = [figures.best[QUALIFYING[0]][engine].name]
+        for before, streams in pairwise(QUALIFYING):
+            variant = figures.best[streams][engine]
+            if variant != figures.best[before][engine]:
+                names.append(f"from {streams} streams {variant.name}")
+        row: dict[str, object] = {"engine": engine, "variant": "; ".join(names)}
         for streams in figures.sizes:
             row[f"{streams} streams"] = _spread(figures.rates[figures.chosen(streams)[engine], streams])
         rows.append(row)

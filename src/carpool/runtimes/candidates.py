@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from carpool.runtimes.decoder import SamplingParams
 from carpool.runtimes.half import Floats
-from carpool.runtimes.selection import Doubles, Ids, Strands, above, ranked
+from carpool.runtimes.selection import Doubles, Ids, Strands, above, places_at, ranked
 
 _DEEPEST = 30
 _NEGLIGIBLE = math.exp(-_DEEPEST)
@@ -147,9 +147,7 @@ def _drawn_places(
     numbers = np.count_nonzero(reached < enough[:, None], axis=1) + 1
     numbers[limits.top_p == 1] = ordered.shape[1]
     numbers = np.minimum(numbers, np.count_nonzero(ordered >= limits.min_p[:, None], axis=1))
-    total = reached[each, numbers - 1]
-    targets = np.minimum(fractions * total, np.nextafter(total, 0))
-    ranks = (reached > targets[:, None]).argmax(axis=1)
+    ranks, _ = places_at(reached, reached[each, numbers - 1], fractions)
     drawn = ordered[each, ranks][:, None]
     of_equals = ranks - np.count_nonzero(ordered > drawn, axis=1)
     places = (np.cumsum(weights == drawn, axis=1) > of_equals[:, None]).argmax(axis=1)

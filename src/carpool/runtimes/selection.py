@@ -224,13 +224,18 @@ def _true_in(mask: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     return row, column
 
 
+def places_at(reached: Doubles, totals: Doubles, fractions: Doubles) -> tuple[Ids, Doubles]:
+    """Where each row's running sum first exceeds a fraction (below 1) of a total, and that fraction of it."""
+    targets = np.minimum(fractions * totals, np.nextafter(totals, 0))
+    return (reached > targets[:, None]).argmax(axis=1), targets
+
+
 def drawn(weights: Floats, reached: Doubles, fractions: Doubles) -> tuple[Ids, Doubles]:
     """Where each row's running sum first exceeds a fraction (below 1) of its sum: never at a zero.
 
     The inverse of the distribution function. With it, which fraction of the weight there was needed.
     """
-    targets = np.minimum(fractions * reached[:, -1], np.nextafter(reached[:, -1], 0))
-    places = (reached > targets[:, None]).argmax(axis=1)
+    places, targets = places_at(reached, reached[:, -1], fractions)
     here = np.arange(len(weights)), places
     needed = 1 - (reached[here] - targets) / weights[here]
     return places, np.clip(needed, 0, np.nextafter(1, 0))

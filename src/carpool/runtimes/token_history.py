@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ids = NDArray[np.intp]
+from carpool.runtimes.selection import Ids
 
 
 class TokenHistory:
