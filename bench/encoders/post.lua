@@ -1,11 +1,12 @@
--- wrk ... URL -- BODIES LIMIT: posts the lines of a file, one after another, over one thread's connections.
--- LIMIT: send no more than so many requests, and end with the last answer; 0: go on for the whole duration.
+-- wrk ... URL -- BODIES LIMIT SPAN: posts the lines of a file, one after another, over one thread's connections.
+-- LIMIT: send no more than so many requests, none after SPAN seconds, and end with the last answer; 0: go on for
+-- the whole duration.
 
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; long ns; } timespec; int clock_gettime(int, timespec *);")
 
 local result = '\n{"requests": %d, "seconds": %.6f, "failed": %d, "p50": %.3f, "p95": %.3f, "p99": %.3f}\n'
-local bodies, limit, begun, answered, failed, first = {}, 0, 0, 0, 0, 0
+local bodies, limit, span, begun, answered, failed, first = {}, 0, 0, 0, 0, 0, 0
 local made = -1 -- wrk makes one request at its start that it does not send
 
 local function now()
@@ -19,7 +20,8 @@ local function count(status)
    if status < 200 or status > 299 then
       failed = failed + 1
    end
-   if answered == limit then -- wrk itself would sit out its duration
+   local is_last = answered == begun and (begun == limit or now() - first > span)
+   if is_last then -- wrk itself would sit out its duration
       io.write(result:format(answered, now() - first, failed, 0, 0, 0))
       io.flush()
       os.exit(0)
@@ -28,15 +30,18 @@ end
 
 local function wait() -- before every request, in ms
    first = begun == 0 and now() or first
+   if begun == limit or now() - first > span then
+      return 3600 * 1000
+   end
    begun = begun + 1
-   return begun <= limit and 0 or 3600 * 1000
+   return 0
 end
 
 function init(args)
    for line in io.lines(args[1]) do
       bodies[#bodies + 1] = line
    end
-   limit = tonumber(args[2])
+   limit, span = tonumber(args[2]), tonumber(args[3])
    if limit > 0 then
       response, delay = count, wait
    end

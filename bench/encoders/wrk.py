@@ -42,18 +42,27 @@ def require_wrk() -> None:
 
 @contextmanager
 def load(
-    url: str, bodies: Sequence[dict[str, Any]], *, connections: int, seconds: float, limit: int = 0
+    url: str,
+    bodies: Sequence[dict[str, Any]],
+    *,
+    connections: int,
+    seconds: float,
+    limit: int = 0,
+    span: float = TIMEOUT_S,
 ) -> Iterator["Running"]:
     """Load a URL, for the length of the block or until its end.
 
-    It lasts `seconds`, or until `limit` requests are answered, if that comes first; 0: no limit.
+    It lasts `seconds`. With a `limit`, so many requests are sent in the first `span` seconds at most, and it
+    ends with the last answer if that comes first.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps(body) + "\n" for body in bodies)
         file.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", f"--timeout={TIMEOUT_S}s"]
         process = subprocess.Popen(
-            [*command, "-s", str(SCRIPT), url, "--", file.name, str(limit)], stdout=subprocess.PIPE, text=True
+            [*command, "-s", str(SCRIPT), url, "--", file.name, str(limit), str(span)],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             yield Running(process)
@@ -83,8 +92,14 @@ class Running:
 
 
 def measure(
-    url: str, bodies: Sequence[dict[str, Any]], *, connections: int, seconds: float, limit: int = 0
+    url: str,
+    bodies: Sequence[dict[str, Any]],
+    *,
+    connections: int,
+    seconds: float,
+    limit: int = 0,
+    span: float = TIMEOUT_S,
 ) -> Load:
     """Load a URL and wait for the end, as `load`."""
-    with load(url, bodies, connections=connections, seconds=seconds, limit=limit) as running:
+    with load(url, bodies, connections=connections, seconds=seconds, limit=limit, span=span) as running:
         return running.result()

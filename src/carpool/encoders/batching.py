@@ -20,9 +20,9 @@ Item = TypeVar("Item")
 _SLICE = 64
 """Inputs of a large call that are handled before the event loop gets a chance to do something else."""
 
-_SHARED_ROW = 80
-"""Tokens. Up to here short and long inputs together fill shared rows best. Longer ones in any order would
-leave rows wide and half empty: documents of 150 to 220 words are embedded 16 % faster by length."""
+_SORTED_FROM = 80
+"""Tokens. Shorter inputs that share rows keep the call's order, as mixed lengths fill rows. Longer ones
+rarely fit together, so they go by length: documents of 150 to 220 words are embedded 16 % faster for it."""
 
 
 class EncoderBatches(Generic[Item]):
@@ -111,9 +111,8 @@ class EncoderBatches(Generic[Item]):
         still wait are computed. Raises as `InferenceEngine.submit`, and `CarpoolError` for a row that is no
         numbers, with what `name` calls its item.
         """
-        # A batch takes neighbours, which had best be of one length, unless they are to share rows.
-        alike = 0 if self._runtime.pads else _SHARED_ROW
-        order = sorted(range(len(lengths)), key=lambda index: max(alike, lengths[index]))
+        sorted_from = 0 if self._runtime.pads else _SORTED_FROM
+        order = sorted(range(len(lengths)), key=lambda index: max(sorted_from, lengths[index]))
         futures: list[asyncio.Future[NDArray[np.float32]]] = []
         try:
             for count, index in enumerate(order, 1):

@@ -30,10 +30,11 @@ from carpool.runtimes.selection import (
     whole_strands,
 )
 
+Words = NDArray[np.uint64]
+"""They wrap."""
+
 _GROUP = 32
 """Rows that are drawn from together; their logits should stay in the processor's caches."""
-Words = NDArray[np.uint64]
-
 _LOWEST_TEMPERATURE = 1e-5
 """Below it the likeliest token has all the mass in float32 anyway."""
 
@@ -104,7 +105,7 @@ def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
     is_usable = np.isfinite(strands.highest) & np.isfinite(masses) & (masses > 0)
     greedy: list[int] = []
     unlimited: list[int] = []
-    nuclear: list[int] = []
+    by_rejection: list[int] = []
     limited: list[int] = []
     for i in np.flatnonzero(is_usable).tolist():
         asked = samples[i].params
@@ -115,7 +116,7 @@ def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
         elif asked.top_p == 1:
             unlimited.append(i)
         else:
-            (nuclear if asked.top_p >= nucleus.LEAST else limited).append(i)
+            (by_rejection if asked.top_p >= nucleus.LEAST_TOP_P else limited).append(i)
     seeds = [each.params.seed for each in samples]
     indices = [len(each.output_ids) for each in samples]
     fractions = uniform(seeds, indices)
@@ -127,15 +128,17 @@ def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
     if unlimited:
         token_ids, _ = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
         found |= zip(unlimited, token_ids.tolist(), strict=True)
-    if nuclear:
-        top_p = np.array([samples[i].params.top_p for i in nuclear])
-        token_ids, are_inside = nucleus.drawn_with_luck(strands.of(nuclear), top_p, fractions[nuclear])
-        found |= zip(nuclear, token_ids.tolist(), strict=True)
-        unlucky = [nuclear[place] for place in np.flatnonzero(~are_inside).tolist()]
-        if unlucky:
-            # Indices that no token has: other numbers of the same streams.
-            fractions[unlucky] = uniform([seeds[i] for i in unlucky], [-1 - indices[i] for i in unlucky])
-            limited = sorted(limited + unlucky)
+    if by_rejection:
+        top_p = np.array([samples[i].params.top_p for i in by_rejection])
+        token_ids, are_inside = nucleus.draw_and_test(
+            strands.of(by_rejection), top_p, fractions[by_rejection]
+        )
+        found |= zip(by_rejection, token_ids.tolist(), strict=True)
+        rejected = [by_rejection[place] for place in np.flatnonzero(~are_inside).tolist()]
+        if rejected:
+            # Negative indices, which no token has: a second number of the same stream for the same token.
+            fractions[rejected] = uniform([seeds[i] for i in rejected], [-1 - indices[i] for i in rejected])
+            limited = sorted(limited + rejected)
     if limited:
         params = [samples[i].params for i in limited]
         token_ids = drawn_within(strands.of(limited), params, fractions[limited])

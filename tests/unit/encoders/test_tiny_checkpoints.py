@@ -22,9 +22,11 @@ from carpool.errors import ModelFailed
 from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.encoder import TokenPair
+from carpool.runtimes.openvino import batch_graph, bert
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.encoder import OpenVinoClassifier, OpenVinoEncoder
 from carpool.runtimes.openvino.encoder_graph import build_classifier_graph, build_embedding_graph
+from carpool.runtimes.openvino.row_cost import BY_TOKEN, IN_BLOCKS
 from carpool.runtimes.pooling import Pooling
 from tests.unit.encoders.tiny_checkpoints import (
     BY_NAME,
@@ -39,6 +41,14 @@ from tests.unit.encoders.tiny_checkpoints import (
 
 FIXTURES = Path(__file__).parent / "fixtures"
 REFERENCES: dict[str, Any] = json.loads((FIXTURES / "tiny.json").read_text())
+
+
+@pytest.fixture(params=[False, True], ids=["by-token", "in-blocks"])
+def _as_on_each_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and attention as on a CPU with AMX and as on another, whatever this one has."""
+    has_blocks: bool = request.param
+    monkeypatch.setattr(batch_graph, "row_cost", lambda _: IN_BLOCKS if has_blocks else BY_TOKEN)
+    monkeypatch.setattr(bert, "_holds_scores", lambda *_: has_blocks)
 
 
 def names(tinies: list[Tiny]) -> list[str]:
@@ -87,11 +97,13 @@ async def assert_same_logits(directory: Path, name: str) -> None:
             assert answer.scores == pytest.approx(np.array(REFERENCES[name][f"{key}logits"]), abs=2e-5)
 
 
+@pytest.mark.usefixtures("_as_on_each_cpu")
 @pytest.mark.parametrize("tiny", EMBEDDING, ids=names(EMBEDDING))
 async def test_vectors_are_those_of_pytorch(tmp_path: Path, tiny: Tiny) -> None:
     await assert_same_vectors(tiny.write(tmp_path), tiny.name)
 
 
+@pytest.mark.usefixtures("_as_on_each_cpu")
 @pytest.mark.parametrize("tiny", RERANK, ids=names(RERANK))
 async def test_logits_are_those_of_pytorch(tmp_path: Path, tiny: Tiny) -> None:
     await assert_same_logits(tiny.write(tmp_path), tiny.name)
@@ -130,6 +142,7 @@ def with_graph(tiny: Tiny, directory: Path) -> Path:
     return directory
 
 
+@pytest.mark.usefixtures("_as_on_each_cpu")
 @pytest.mark.parametrize("place", ["model.onnx", "onnx/model.onnx", "onnx/other.onnx"])
 async def test_an_onnx_file_with_hidden_states_is_pooled_here(tmp_path: Path, place: str) -> None:
     directory = with_graph(BY_NAME["bert-mean"], tmp_path)
@@ -160,7 +173,9 @@ def padded(packed: ov.Model) -> ov.Model:
 @pytest.mark.parametrize("pooled", [Pooling(), Pooling(normalize=True)], ids=["plain", "normalized"])
 async def test_an_openvino_directory_with_vectors_is_taken_as_it_is(tmp_path: Path, pooled: Pooling) -> None:
     tiny = BY_NAME["bert-mean"]
-    graph = build_embedding_graph(open_checkpoint(tiny.write(tmp_path / "from")), pooled, WeightFormat.AUTO)
+    graph = build_embedding_graph(
+        open_checkpoint(tiny.write(tmp_path / "from")), pooled, WeightFormat.AUTO, "f32"
+    )
     directory = with_graph(tiny, tmp_path / "to")
     ov.save_model(padded(graph), directory / "openvino_model.xml", compress_to_fp16=False)
     await assert_same_vectors(directory, tiny.name)
@@ -169,7 +184,7 @@ async def test_an_openvino_directory_with_vectors_is_taken_as_it_is(tmp_path: Pa
 @pytest.mark.parametrize("name", names(RERANK))
 async def test_an_openvino_directory_with_a_classifier(tmp_path: Path, name: str) -> None:
     tiny = BY_NAME[name]
-    graph = build_classifier_graph(open_checkpoint(tiny.write(tmp_path / "from")), WeightFormat.AUTO)
+    graph = build_classifier_graph(open_checkpoint(tiny.write(tmp_path / "from")), WeightFormat.AUTO, "f32")
     directory = with_graph(tiny, tmp_path / "to")
     (directory / "openvino").mkdir()
     ov.save_model(padded(graph), directory / "openvino" / "openvino_model.xml", compress_to_fp16=False)

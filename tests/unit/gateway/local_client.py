@@ -208,4 +208,4 @@ def vector_of(item: str | list[int], dimensions: int) -> NDArray[np.float32]:
 def share_of(query: str, document: str) -> float:
     """How many of the query's different letters are in the document, of 1."""
     letters = set(query)
-    return len(letters & set(document)) / len(letters)
+    return len(letters & set(document)) / max(len(letters), 1)

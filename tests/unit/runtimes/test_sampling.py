@@ -18,7 +18,7 @@ from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Sample, SamplingParams
 from carpool.runtimes.half import Logits, numbers
 from carpool.runtimes.logits_processing import process
-from carpool.runtimes.nucleus import drawn_with_luck
+from carpool.runtimes.nucleus import draw_and_test
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
 from carpool.runtimes.sampling import sample, token_logprobs, uniform
 from carpool.runtimes.selection import Strands, above, look, ranked, strand_statistics, whole_strands
@@ -115,10 +115,12 @@ def test_each_fraction_draws_the_token_of_the_definition(row: Floats, params: Sa
 
 @given(rows(), st.floats(0.5, 0.999), st.sampled_from([0.3, 1.0, 2.0]))
 @settings(deadline=None, max_examples=300)
-def test_luck_is_told_from_what_is_likelier(row: Floats, top_p: float, temperature: float) -> None:
+def test_a_draw_from_all_tokens_is_told_to_be_in_the_nucleus_or_not(
+    row: Floats, top_p: float, temperature: float
+) -> None:
     """All tokens are drawn, by their own proportions, and exactly those of the nucleus are told inside."""
     many = strands_of(row, temperature).of([0] * len(FRACTIONS))
-    token_ids, are_inside = drawn_with_luck(many, np.full(len(FRACTIONS), top_p), FRACTIONS)
+    token_ids, are_inside = draw_and_test(many, np.full(len(FRACTIONS), top_p), FRACTIONS)
     by_id = np.exp((row.astype(np.float64) - row.max()) / temperature).cumsum()
     reached = np.append(0, by_id / by_id[-1])
     assert (reached[token_ids] <= FRACTIONS + 1e-5).all()
@@ -129,6 +131,27 @@ def test_luck_is_told_from_what_is_likelier(row: Floats, top_p: float, temperatu
     fewer, more = (set(naive_distribution(row, params, by)) for by in (-1, 1))  # sums in another order
     assert told <= more
     assert not not_told & fewer
+
+
+@pytest.mark.parametrize("kind", ["float32", "bf16"])
+def test_a_rejected_draw_is_repeated_in_the_nucleus_with_a_second_number(kind: str) -> None:
+    row = np.random.default_rng(8).normal(0, 3, 300).astype(np.float32)
+    logits: Logits = np.tile(row, (400, 1))
+    if kind == "bf16":
+        logits = halved(np.tile(row, (400, 1)))
+        row = numbers(logits)[0]
+    params = SamplingParams(seed=11, top_p=0.7)
+    many = strands_of(row).of([0] * 400)
+    first = uniform([11] * 400, range(400))
+    token_ids, are_inside = draw_and_test(many, np.full(400, 0.7), first)
+    assert 60 < np.count_nonzero(~are_inside) < 180
+    second = uniform([11] * 400, range(-1, -401, -1))
+    again = drawn_within(many, [params] * 400, second)
+    drawn = sample(logits, [Sample(i, params, (), [0] * i) for i in range(400)]).token_ids
+    assert drawn == np.where(are_inside, token_ids, again).tolist()
+    counts, expected = Counter(drawn), naive_distribution(row, params)
+    chi_square = sum((counts[i] - 400 * p) ** 2 / (400 * p) for i, p in expected.items())
+    assert chi_square < len(expected) - 1 + 5 * math.sqrt(2 * (len(expected) - 1))
 
 
 @given(rows(), st.sampled_from([0, 1, 3, 64, 600]))

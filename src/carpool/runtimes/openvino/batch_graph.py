@@ -51,7 +51,7 @@ class BatchGraph:
         weights: WeightFormat,
         max_tokens: int,
     ) -> None:
-        """`max_tokens`: of one text; a graph that was made elsewhere has positions for no more."""
+        """`max_tokens`: of the longest input. Padding stays within it: there may be no further positions."""
         if precision == "bf16" and default_precision() != "bf16":
             raise ModelFailed(
                 "precision: bf16 needs a CPU with AMX or AVX512-BF16, which this one has not; leave it unset"

@@ -11,11 +11,14 @@ from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.openvino.blocks import ints, layer_norm, linear, scalar
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import Precision, has_matrix_units
 from carpool.runtimes.openvino.weights import constant, matrix
 
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _UNSEEN = -1e9
 """Added to a score, leaves nothing of its weight, in f32 and in bf16."""
+_FEW_POSITIONS = 1024
+"""Up to here a row's scores, a number for each two of its tokens and each head, are small enough to hold."""
 
 
 class Bert:
@@ -23,14 +26,16 @@ class Bert:
 
     Several texts share a row, as `packed_batch` lays them; each sees its own tokens only. With `token_types`
     there is an input for them, otherwise all tokens are of type 0. `weights` says how the layers' matrices
-    are held, AUTO as in the checkpoint. Raises `ModelFailed` for a variant of the architecture that is not
-    supported.
+    are held, AUTO as in the checkpoint; `precision` is what the graph is to be computed in. Raises
+    `ModelFailed` for a variant of the architecture that is not supported.
     """
 
     prefix = "bert."
     """Before the names of the encoder's tensors in a checkpoint with a head."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, *, token_types: bool) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, *, token_types: bool
+    ) -> None:
         config = checkpoint.config
         if (position := config.get("position_embedding_type", "absolute")) != "absolute":
             raise ModelFailed(f"{checkpoint.architecture} with {position} positions is not supported")
@@ -44,6 +49,7 @@ class Bert:
         self._num_layers = int(config["num_hidden_layers"])
         self._hidden_size = int(config["hidden_size"])
         self._num_heads = int(config["num_attention_heads"])
+        self._holds_scores = _holds_scores(precision, int(config.get("max_position_embeddings", 0)))
         names = ["input_ids", "position_ids", "text_ids", "seeing_ids"]
         names += ["token_type_ids"] if token_types else []
         self._inputs = {name: ops.parameter([-1, -1], ov.Type.i32, name=name) for name in names}
@@ -111,14 +117,23 @@ class Bert:
         return self._layer_norm(ops.add(outer, hidden), f"{name}.output.LayerNorm")
 
     def _attend(self, hidden: ov.Node, name: str) -> ov.Node:
-        """Bidirectional attention; the plugin fuses the operation with its transposes into one kernel."""
+        """Bidirectional attention.
+
+        The plugin fuses the operation with its transposes into one kernel. On AMX its parts by themselves are
+        faster, by 3 % of a batch of texts that fill blocks and by 9 % where several share a row.
+        """
         heads = ints(0, 0, self._num_heads, self._hidden_size // self._num_heads)
         heads_first = ints(0, 2, 1, 3)
         query, key, value = (
             ops.transpose(ops.reshape(self._linear(hidden, f"{name}.{part}"), heads, True), heads_first)
             for part in ("query", "key", "value")
         )
-        attended = ops.scaled_dot_product_attention(query, key, value, self._mask)
+        if self._holds_scores:
+            scale = scalar((self._hidden_size // self._num_heads) ** -0.5)
+            scores = ops.multiply(ops.matmul(query, key, False, True), scale)
+            attended = ops.matmul(ops.softmax(ops.add(scores, self._mask), 3), value, False, False)
+        else:
+            attended = ops.scaled_dot_product_attention(query, key, value, self._mask)
         return ops.reshape(ops.transpose(attended, heads_first), ints(0, 0, self._hidden_size), True)
 
     def _head(self, x: ov.Node, name: str) -> ov.Node:
@@ -142,6 +157,11 @@ class Bert:
 
     def _constant(self, name: str) -> ov.Node:
         return constant(self._checkpoint.tensor(name))
+
+
+def _holds_scores(precision: Precision, positions: int) -> bool:
+    """Whether attention is best computed part by part, with its scores in memory."""
+    return precision == "bf16" and has_matrix_units() and positions <= _FEW_POSITIONS
 
 
 def index(value: int) -> ov.Node:

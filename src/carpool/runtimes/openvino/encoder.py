@@ -10,7 +10,7 @@ from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.encoder import EncoderSpec, TokenPair
 from carpool.runtimes.openvino.batch_graph import BatchGraph
 from carpool.runtimes.openvino.config import WeightFormat
-from carpool.runtimes.openvino.device import Precision
+from carpool.runtimes.openvino.device import Precision, default_precision
 from carpool.runtimes.openvino.encoder_graph import build_classifier_graph, build_embedding_graph
 from carpool.runtimes.pooling import Pooling
 
@@ -36,7 +36,7 @@ class OpenVinoEncoder:
         precision: Precision | None = None,
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
-        model = build_embedding_graph(checkpoint, pooling, weights)
+        model = build_embedding_graph(checkpoint, pooling, weights, precision or default_precision())
         longest = _max_tokens(checkpoint, max_tokens)
         self._graph = BatchGraph(model, num_threads, precision, weights, longest)
         [vector] = self._graph.run([[0, 0]])
@@ -87,7 +87,7 @@ class OpenVinoClassifier:
         precision: Precision | None = None,
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
-        model = build_classifier_graph(checkpoint, weights)
+        model = build_classifier_graph(checkpoint, weights, precision or default_precision())
         longest = _max_tokens(checkpoint, max_tokens)
         self._graph = BatchGraph(model, num_threads, precision, weights, longest)
         [logits] = self._graph.run([[0, 0]])

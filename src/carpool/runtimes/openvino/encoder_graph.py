@@ -12,6 +12,7 @@ from carpool.models.checkpoint import Checkpoint
 from carpool.models.graph_directory import GraphDirectory
 from carpool.runtimes.openvino.bert import Bert
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import Precision
 from carpool.runtimes.openvino.graph_file import read_graph
 from carpool.runtimes.openvino.pooling import named_result, normalized, pool
 from carpool.runtimes.openvino.xlm_roberta import XlmRoberta
@@ -35,11 +36,13 @@ _CLASSIFIERS: dict[str, type[Bert]] = {
 }
 
 
-def build_embedding_graph(checkpoint: Checkpoint, pooling: Pooling, weights: WeightFormat) -> ov.Model:
-    """Encoder and pooling. Raises `ModelFailed` for what cannot be built."""
+def build_embedding_graph(
+    checkpoint: Checkpoint, pooling: Pooling, weights: WeightFormat, precision: Precision
+) -> ov.Model:
+    """Encoder and pooling, to be computed in `precision`. Raises `ModelFailed` for what cannot be built."""
     if isinstance(checkpoint, GraphDirectory):
         return _read(checkpoint, weights, pooling)
-    layers = _layers(checkpoint, _ENCODERS, weights, token_types=False)
+    layers = _layers(checkpoint, _ENCODERS, weights, precision, token_types=False)
     if pooling.mode is PoolingMode.CLS:
         vectors = normalized(layers.first()) if pooling.normalize else layers.first()
     else:
@@ -47,17 +50,22 @@ def build_embedding_graph(checkpoint: Checkpoint, pooling: Pooling, weights: Wei
     return ov.Model([named_result(vectors, "embeddings")], layers.inputs, "encoder")
 
 
-def build_classifier_graph(checkpoint: Checkpoint, weights: WeightFormat) -> ov.Model:
-    """Encoder and classification head. Raises `ModelFailed` for what cannot be built."""
+def build_classifier_graph(checkpoint: Checkpoint, weights: WeightFormat, precision: Precision) -> ov.Model:
+    """Encoder and classification head. Otherwise as `build_embedding_graph`."""
     if isinstance(checkpoint, GraphDirectory):
         return _read(checkpoint, weights, None)
     has_types = int(checkpoint.config.get("type_vocab_size", 1)) > 1
-    layers = _layers(checkpoint, _CLASSIFIERS, weights, token_types=has_types)
+    layers = _layers(checkpoint, _CLASSIFIERS, weights, precision, token_types=has_types)
     return ov.Model([named_result(layers.logits(), "logits")], layers.inputs, "classifier")
 
 
 def _layers(
-    checkpoint: Checkpoint, known: dict[str, type[Bert]], weights: WeightFormat, *, token_types: bool
+    checkpoint: Checkpoint,
+    known: dict[str, type[Bert]],
+    weights: WeightFormat,
+    precision: Precision,
+    *,
+    token_types: bool,
 ) -> Bert:
     kind = known.get(checkpoint.architecture)
     if kind is None:
@@ -65,7 +73,7 @@ def _layers(
             f"{checkpoint.architecture} cannot be built as an encoder from safetensors; {', '.join(known)} "
             "can, and others as ONNX or OpenVINO files"
         )
-    return kind(checkpoint, weights, token_types=token_types)
+    return kind(checkpoint, weights, precision, token_types=token_types)
 
 
 def _read(directory: GraphDirectory, weights: WeightFormat, pooling: Pooling | None) -> ov.Model:

@@ -4,10 +4,13 @@ from dataclasses import dataclass
 
 from carpool.runtimes.openvino.device import Precision, has_matrix_units
 
+_REST = 2.5
+"""What a token beyond a row's last whole block costs."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowCost:
-    """Fitted to all-MiniLM-L6-v2. Everything is in tokens, of rows that are neither short nor wide."""
+    """Fitted to all-MiniLM-L6-v2. The unit of cost is a token's, where a row is neither short nor wide."""
 
     row_tokens: float
     """What a row costs whatever its width: its products' fixed parts."""
@@ -29,13 +32,11 @@ class RowCost:
         return rows * (whole * (1 + whole / self.free_width) + self.row_tokens)
 
 
-_REST = 2.5
-"""What a token beyond the last whole block costs."""
-
 IN_BLOCKS = RowCost(row_tokens=1, free_width=640, block=16)
-"""On AMX: a row of 60 tokens takes a thread 3.0 ms, one of 64 tokens 2.5 ms."""
+"""On AMX, where quick products make attention a larger part. A row of 60 tokens takes a thread 3.0 ms, one
+of 64 tokens 2.5 ms."""
 BY_TOKEN = RowCost(row_tokens=3, free_width=1000, block=1)
-"""Elsewhere. Wider models gain less from wide rows and lose less by them."""
+"""Elsewhere. Wider models gain less from rows that several texts share, and lose less by them."""
 
 
 def row_cost(precision: Precision) -> RowCost:
