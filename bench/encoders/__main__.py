@@ -27,6 +27,7 @@ from bench.encoders.workload import (
     BULK_CONNECTIONS,
     BULK_TEXTS,
     CONNECTIONS,
+    REFERENCES,
     THREADS,
     WORDS,
     bulk_bodies,
@@ -40,8 +41,6 @@ from carpool.models.starter import EMBEDDING_MODEL
 from carpool.runtimes.openvino.device import default_precision
 
 COMPARED_TEXTS = 200
-BARE = ("rows", "runtime")
-"""The ways of `bare`."""
 WARM_UP_S = 1
 
 
@@ -133,15 +132,13 @@ def bulk(
     it was sent, and takes part in no further round.
     """
     bodies = bulk_bodies(bulk_texts())
-    rates: dict[str, list[float]] = {name: [] for name in servers}
-    texts = dict.fromkeys(servers, 0)
-    failed = dict.fromkeys(servers, 0)
+    loads: dict[str, list[wrk.Load]] = {name: [] for name in servers}
     paddings = dict.fromkeys(servers, np.zeros(2))
-    bare_rates: dict[str, list[float]] = {way: [] for way in BARE}
+    references: dict[str, list[float]] = {way: [] for way in REFERENCES}
     with Bare(model) as bare:
-        for turn in range(rounds):
+        for _ in range(rounds):
             for name, server in servers.items():
-                if turn and texts[name] < BULK_TEXTS:
+                if loads[name] and loads[name][-1].requests < len(bodies):
                     continue
                 server.resume()
                 before = tokens(server)
@@ -149,36 +146,34 @@ def bulk(
                     server.url,
                     bodies,
                     connections=BULK_CONNECTIONS,
-                    seconds=600,
+                    seconds=limit_s,
                     limit=len(bodies),
-                    span=limit_s,
                 )
-                texts[name] = sum(len(each["input"]) for each in bodies[: load.requests])
-                rates[name].append((texts[name] - load.failed * BULK_CALL) / load.seconds)
-                failed[name] += load.failed
+                loads[name].append(load)
                 server.settle()
                 paddings[name] = paddings[name] + tokens(server) - before
                 server.pause()
-            for way, each in bare_rates.items():
-                each.append(BULK_TEXTS / bare.seconds(way))
-            log(f"bulk: {rates}, without a server: {bare_rates}")
+                log(f"bulk: {name} {load}")
+            for way, rates in references.items():
+                rates.append(BULK_TEXTS / bare.seconds(way))
+                log(f"bulk: {way} {rates[-1]:.0f}/s")
+
+    def sent(load: wrk.Load) -> int:
+        return sum(len(each["input"]) for each in bodies[: load.requests])
+
+    def row(rates: list[float]) -> dict[str, Any]:
+        return {"texts/s": median(rates)} | {way: _share(rates, references[way]) for way in REFERENCES}
+
     rows = []
-    for name, each in rates.items():
-        row = {
-            "contestant": name,
-            "texts/s": median(each),
-            **{way: _share(each, alone) for way, alone in bare_rates.items()},
-            "texts": texts[name],
-            "failed": failed[name],
-        }
+    for name, each in loads.items():
+        found = {"contestant": name}
+        found |= row([(sent(load) - load.failed * BULK_CALL) / load.seconds for load in each])
+        found |= {"texts": sent(each[-1]), "failed": sum(load.failed for load in each)}
         if (counted := paddings[name]).any():
-            row["padding"] = counted[1] / counted.sum()
-        rows.append(row)
-        log(json.dumps(row))
-    return rows, [
-        {"way": way, "texts/s": median(each), **{other: _share(each, bare_rates[other]) for other in BARE}}
-        for way, each in bare_rates.items()
-    ]
+            found["padding"] = counted[1] / counted.sum()
+        rows.append(found)
+        log(json.dumps(found))
+    return rows, [{"way": way} | row(rates) for way, rates in references.items()]
 
 
 def _share(rates: list[float], others: list[float]) -> float:
@@ -196,7 +191,7 @@ class Bare:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for way in BARE:
+        for way in REFERENCES:
             log(f"OpenVINO without a server, {way}: {self._answer()} tokens in a batch")
 
     def __enter__(self) -> "Bare":

@@ -15,22 +15,30 @@ local function now()
    return tonumber(time.s) + tonumber(time.ns) / 1e9
 end
 
-local function count(status)
-   answered = answered + 1
-   if status < 200 or status > 299 then
-      failed = failed + 1
-   end
-   local is_last = answered == begun and (begun == limit or now() - first > span)
-   if is_last then -- wrk itself would sit out its duration
+local function is_over()
+   return begun == limit or now() - first > span
+end
+
+local function end_if_last() -- wrk itself would sit out its duration
+   if is_over() and answered == begun then
       io.write(result:format(answered, now() - first, failed, 0, 0, 0))
       io.flush()
       os.exit(0)
    end
 end
 
+local function count(status)
+   answered = answered + 1
+   if status < 200 or status > 299 then
+      failed = failed + 1
+   end
+   end_if_last()
+end
+
 local function wait() -- before every request, in ms
    first = begun == 0 and now() or first
-   if begun == limit or now() - first > span then
+   if is_over() then
+      end_if_last() -- the time may have passed since the last answer
       return 3600 * 1000
    end
    begun = begun + 1

@@ -3,7 +3,15 @@
 from typing import Any
 
 from bench.encoders.contestants import CONTESTANTS
-from bench.encoders.workload import BULK_CALL, BULK_CONNECTIONS, BULK_TEXTS, BULK_WORDS, CONNECTIONS, WORDS
+from bench.encoders.workload import (
+    BULK_CALL,
+    BULK_CONNECTIONS,
+    BULK_TEXTS,
+    BULK_WORDS,
+    CONNECTIONS,
+    REFERENCES,
+    WORDS,
+)
 
 
 def markdown(facts: dict[str, Any], figures: dict[str, Any]) -> str:
@@ -56,22 +64,17 @@ def _singles(figures: dict[str, Any], words: int) -> str:
     return f"## One text of {words} words a request, by connections\n\n" + _table(head, lines)
 
 
-_WITHOUT_A_SERVER = {
-    "rows": "OpenVINO alone, sorted batches of token ids, a text a row",
-    "runtime": "Carpool's runtime alone, the same batches, several texts a row",
-}
-
-
 def _bulk(figures: dict[str, Any]) -> str:
     lines = []
     for row in figures["bulk"]:
         padding = f"{row['padding']:.1%}" if "padding" in row else ""
         note = "" if row["texts"] == BULK_TEXTS else f" (of {row['texts']:,})"
+        note += f" ({row['failed']} failed)" if row["failed"] else ""
         name = row["contestant"]
         rate = f"{row['texts/s']:,.0f}{note}"
         lines.append([_name(name), rate, *_shares(row), padding, *_cosines(figures, name)])
     for row in figures["bare"]:
-        name = _WITHOUT_A_SERVER[row["way"]]
+        name = REFERENCES[row["way"]]
         lines.append([name, f"{row['texts/s']:,.0f}", *_shares(row), "", "", ""])
     head = ["contestant", "texts/s", "of OpenVINO alone", "of the runtime alone", "padding", *_COSINES]
     return (
@@ -81,7 +84,7 @@ def _bulk(figures: dict[str, Any]) -> str:
 
 
 def _shares(row: dict[str, Any]) -> list[str]:
-    return [f"{row[way]:.0%}" for way in _WITHOUT_A_SERVER]
+    return [f"{row[way]:.0%}" for way in REFERENCES]
 
 
 def _cosines(figures: dict[str, Any], name: str) -> list[str]:

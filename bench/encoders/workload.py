@@ -13,6 +13,11 @@ BULK_TEXTS = 10_000
 BULK_CALL = 256
 """Texts of one bulk call."""
 BULK_CONNECTIONS = 4
+REFERENCES = {
+    "rows": "OpenVINO alone, sorted batches of token ids, a text a row",
+    "runtime": "Carpool's runtime alone, the same batches, several texts a row",
+}
+"""What the bulk is compared with: two ways to compute it without a server, see `bare`."""
 BULK_WORDS = (5, 100)
 """Shortest and longest text of the bulk; in between, every length's logarithm is as likely."""
 

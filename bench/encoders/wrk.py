@@ -42,25 +42,20 @@ def require_wrk() -> None:
 
 @contextmanager
 def load(
-    url: str,
-    bodies: Sequence[dict[str, Any]],
-    *,
-    connections: int,
-    seconds: float,
-    limit: int = 0,
-    span: float = TIMEOUT_S,
+    url: str, bodies: Sequence[dict[str, Any]], *, connections: int, seconds: float, limit: int = 0
 ) -> Iterator["Running"]:
     """Load a URL, for the length of the block or until its end.
 
-    It lasts `seconds`. With a `limit`, so many requests are sent in the first `span` seconds at most, and it
-    ends with the last answer if that comes first.
+    It lasts `seconds`. With a `limit`, so many requests at most are sent within that time, and it lasts until
+    the last of them is answered.
     """
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
         file.writelines(json.dumps(body) + "\n" for body in bodies)
         file.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", f"--timeout={TIMEOUT_S}s"]
+        lasts = TIMEOUT_S if limit else seconds
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{lasts:.0f}s", f"--timeout={TIMEOUT_S}s"]
         process = subprocess.Popen(
-            [*command, "-s", str(SCRIPT), url, "--", file.name, str(limit), str(span)],
+            [*command, "-s", str(SCRIPT), url, "--", file.name, str(limit), str(seconds)],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -92,14 +87,8 @@ class Running:
 
 
 def measure(
-    url: str,
-    bodies: Sequence[dict[str, Any]],
-    *,
-    connections: int,
-    seconds: float,
-    limit: int = 0,
-    span: float = TIMEOUT_S,
+    url: str, bodies: Sequence[dict[str, Any]], *, connections: int, seconds: float, limit: int = 0
 ) -> Load:
     """Load a URL and wait for the end, as `load`."""
-    with load(url, bodies, connections=connections, seconds=seconds, limit=limit, span=span) as running:
+    with load(url, bodies, connections=connections, seconds=seconds, limit=limit) as running:
         return running.result()

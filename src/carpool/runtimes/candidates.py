@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from carpool.runtimes.decoder import SamplingParams
 from carpool.runtimes.half import Floats
-from carpool.runtimes.selection import Doubles, Ids, Strands, above, places_at, ranked
+from carpool.runtimes.selection import Doubles, Ids, Strands, above, places_at, ranked, weigh_found
 
 _DEEPEST = 30
 _NEGLIGIBLE = math.exp(-_DEEPEST)
@@ -118,7 +118,7 @@ def _drawn(
 ) -> tuple[Ids, NDArray[np.bool_]]:
     """Tokens of rows, and whether what is above the floor was not enough for top_p."""
     found = above(strands, floors)
-    weights = np.exp((found.elements - strands.highest[found.rows]) * strands.factors[found.rows])
+    weights = weigh_found(strands, found)
     begins = np.concatenate([[0], found.ends[:-1]])
     counts = found.ends - begins
     token_ids = np.zeros(len(floors), np.intp)

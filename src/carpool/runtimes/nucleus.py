@@ -8,7 +8,16 @@ token alone, and that is little to look at, as likely tokens are drawn most.
 import numpy as np
 from numpy.typing import NDArray
 
-from carpool.runtimes.selection import STRAND, Doubles, Ids, Strands, above, drawn_in_strands, weigh
+from carpool.runtimes.selection import (
+    STRAND,
+    Doubles,
+    Ids,
+    Strands,
+    above,
+    drawn_in_strands,
+    weigh,
+    weigh_found,
+)
 
 LEAST_TOP_P = 0.5
 """Below it too many draws would be rejected."""
@@ -43,6 +52,6 @@ def draw_and_test(strands: Strands, top_p: Doubles, fractions: Doubles) -> tuple
 def _mass_before(strands: Strands, token_ids: Ids, elements: NDArray[np.float32]) -> Doubles:
     """The mass of what each row has before a token in the order of likelihood."""
     found = above(strands, elements)
-    weights = np.exp((found.elements - strands.highest[found.rows]) * strands.factors[found.rows])
-    weights *= (found.elements > elements[found.rows]) | (found.ids < token_ids[found.rows])
+    is_before = (found.elements > elements[found.rows]) | (found.ids < token_ids[found.rows])
+    weights = weigh_found(strands, found) * is_before
     return np.bincount(found.rows, weights, len(token_ids)).astype(np.float64, copy=False)

@@ -218,6 +218,12 @@ def above(strands: Strands, floors: Floats) -> Found:
     return Found(rows, ids, elements, np.searchsorted(rows, np.arange(1, len(floors) + 1)))
 
 
+def weigh_found(strands: Strands, found: Found) -> Floats:
+    """The weights of what `above` found in these rows."""
+    weights: Floats = np.exp((found.elements - strands.highest[found.rows]) * strands.factors[found.rows])
+    return weights
+
+
 def _true_in(mask: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     """What `np.nonzero` finds in two dimensions, faster."""
     row, column = np.divmod(np.flatnonzero(mask), mask.shape[1])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carpool.runtimes.openvino import row_cost as module
+from carpool.runtimes.openvino import device
 from carpool.runtimes.openvino.row_cost import BY_TOKEN, IN_BLOCKS, row_cost
 
 
@@ -24,8 +24,8 @@ def test_the_best_width_costs_what_is_told_and_more_tokens_never_cost_less(token
 
 
 def test_blocks_are_those_of_matrix_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "has_matrix_units", lambda: True)
+    monkeypatch.setattr(device, "has_matrix_units", lambda: True)
     assert row_cost("bf16") is IN_BLOCKS
     assert row_cost("f32") is BY_TOKEN
-    monkeypatch.setattr(module, "has_matrix_units", lambda: False)
+    monkeypatch.setattr(device, "has_matrix_units", lambda: False)
     assert row_cost("bf16") is BY_TOKEN

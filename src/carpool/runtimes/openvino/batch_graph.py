@@ -47,7 +47,7 @@ class BatchGraph:
         self,
         model: ov.Model,
         num_threads: int,
-        precision: Precision | None,
+        precision: Precision,
         weights: WeightFormat,
         max_tokens: int,
     ) -> None:
@@ -58,16 +58,14 @@ class BatchGraph:
             )
 
         def runs(count: int) -> list[_Run]:
-            properties = activation_rounding(precision or default_precision(), weights) | {
-                "NUM_STREAMS": count
-            }
+            properties = activation_rounding(precision, weights) | {"NUM_STREAMS": count}
             compiled = compile_model(
                 model, num_threads=num_threads, precision=precision, properties=properties
             )
             return [_Run(compiled.create_infer_request()) for _ in range(count)]
 
         self._names = [node.get_any_name() for node in model.inputs]
-        costs = row_cost(precision or default_precision())
+        costs = row_cost(precision)
         self._layout: BatchLayout = (
             PackedBatch(costs) if "text_ids" in self._names else PaddedBatch(costs, max_tokens)
         )

@@ -11,7 +11,7 @@ from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.openvino.blocks import ints, layer_norm, linear, scalar
 from carpool.runtimes.openvino.config import WeightFormat
-from carpool.runtimes.openvino.device import Precision, has_matrix_units
+from carpool.runtimes.openvino.device import Precision, uses_matrix_units
 from carpool.runtimes.openvino.weights import constant, matrix
 
 _GELU = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -161,7 +161,7 @@ class Bert:
 
 def _holds_scores(precision: Precision, positions: int) -> bool:
     """Whether attention is best computed part by part, with its scores in memory."""
-    return precision == "bf16" and has_matrix_units() and positions <= _FEW_POSITIONS
+    return uses_matrix_units(precision) and positions <= _FEW_POSITIONS
 
 
 def index(value: int) -> ov.Node:

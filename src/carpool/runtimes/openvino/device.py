@@ -41,6 +41,11 @@ def has_matrix_units() -> bool:
         return "amx_int8" in cpuinfo.read()
 
 
+def uses_matrix_units(precision: Precision) -> bool:
+    """Whether what is computed in `precision` is multiplied by AMX."""
+    return precision == "bf16" and has_matrix_units()
+
+
 def activation_rounding(precision: Precision, weights: WeightFormat) -> dict[str, Any]:
     """How the plugin rounds what quantised weights are multiplied with, in a model computed in `precision`.
 

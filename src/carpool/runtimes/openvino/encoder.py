@@ -36,7 +36,8 @@ class OpenVinoEncoder:
         precision: Precision | None = None,
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
-        model = build_embedding_graph(checkpoint, pooling, weights, precision or default_precision())
+        precision = precision or default_precision()
+        model = build_embedding_graph(checkpoint, pooling, weights, precision)
         longest = _max_tokens(checkpoint, max_tokens)
         self._graph = BatchGraph(model, num_threads, precision, weights, longest)
         [vector] = self._graph.run([[0, 0]])
@@ -87,7 +88,8 @@ class OpenVinoClassifier:
         precision: Precision | None = None,
         weights: WeightFormat = WeightFormat.AUTO,
     ) -> None:
-        model = build_classifier_graph(checkpoint, weights, precision or default_precision())
+        precision = precision or default_precision()
+        model = build_classifier_graph(checkpoint, weights, precision)
         longest = _max_tokens(checkpoint, max_tokens)
         self._graph = BatchGraph(model, num_threads, precision, weights, longest)
         [logits] = self._graph.run([[0, 0]])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from carpool.runtimes.openvino.device import Precision, has_matrix_units
+from carpool.runtimes.openvino.device import Precision, uses_matrix_units
 
 _REST = 2.5
 """What a token beyond a row's last whole block costs."""
@@ -41,4 +41,4 @@ BY_TOKEN = RowCost(row_tokens=3, free_width=1000, block=1)
 
 def row_cost(precision: Precision) -> RowCost:
     """That of this CPU, for what is computed in `precision`."""
-    return IN_BLOCKS if precision == "bf16" and has_matrix_units() else BY_TOKEN
+    return IN_BLOCKS if uses_matrix_units(precision) else BY_TOKEN
