@@ -2,24 +2,26 @@
 
 First every variant of every engine runs by itself at 1, 8 and 32 streams. Then each engine's best variants
 take turns, size by size: what was best at 32 streams runs at 64 as well, and at 1 stream Carpool's int4 in
-any case.
-The first run of a size does not count, and no prompt is used twice. At last requests arrive at random times,
-the same for everyone. Writes bench/results/generation_cpu.*.
+any case. At 32 streams they run once more with short questions, where most of the time goes into decoding.
+The first run of a size does not count, no prompt is used twice, and each run begins on an idle machine. At
+last requests arrive at random times, the same for everyone. Writes bench/results/generation_cpu.*.
 """
 
 import argparse
 import itertools
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from bench.generation_cpu.checkpoint import write_checkpoint
 from bench.generation_cpu.contestants import Variant, variants
+from bench.generation_cpu.machine import wait_until_idle
 from bench.generation_cpu.process import ContestantFailedError, ContestantProcess
-from bench.generation_cpu.report import FAR_BEHIND, QUALIFYING, Arrivals, Figures, write
+from bench.generation_cpu.report import BUSY, FAR_BEHIND, QUALIFYING, Arrivals, Figures, write
 from bench.generation_cpu.roofline import roofline
-from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, prompts
+from bench.generation_cpu.workload import MIXED, NEW_TOKENS, QUESTIONS, STREAMS, prompts
 from bench.inference_engine_report import poisson
 from carpool.models.open import open_checkpoint
 from carpool.models.reference import ModelReference
@@ -50,7 +52,8 @@ class Benchmark:
             process = ContestantProcess(variant)
             for streams in QUALIFYING:
                 for is_counted in (False, True):
-                    self._run(process, streams, is_counted=is_counted)
+                    rate = self._run(process, streams, MIXED, is_counted=is_counted)
+                self.figures.rates[variant, streams] = [rate]
         except ContestantFailedError as error:
             self.figures.failures[key] = str(error)
             print(f"{key} cannot run here: {error}", file=sys.stderr)
@@ -75,19 +78,36 @@ class Benchmark:
 
     def compare(self, streams: int) -> None:
         """Those compared at one size take turns."""
+        rates = self._in_turns(streams, MIXED, has_run=streams in QUALIFYING)
+        for variant, measured in rates.items():
+            self.figures.rates[variant, streams] = [
+                *self.figures.rates.get((variant, streams), []),
+                *measured,
+            ]
+
+    def compare_questions(self) -> None:
+        """The same with short prompts."""
+        self.figures.questions = self._in_turns(BUSY, QUESTIONS, has_run=False)
+
+    def _in_turns(
+        self, streams: int, sentences: Sequence[int], *, has_run: bool
+    ) -> dict[Variant, list[float]]:
         compared = self.figures.compared(streams)
-        has_run = streams in QUALIFYING
+        processes = [process for process in self._processes.values() if process.variant in compared]
+        rates: dict[Variant, list[float]] = {process.variant: [] for process in processes}
         for turn in range(self._runs if has_run else self._runs + 1):
-            for process in list(self._processes.values()):
-                if process.variant in compared:
-                    self._run(process, streams, is_counted=has_run or turn > 0)
+            is_counted = has_run or turn > 0
+            for process in processes:
+                rate = self._run(process, streams, sentences, is_counted=is_counted)
+                if is_counted:
+                    rates[process.variant].append(rate)
+        return rates
 
     def arrive(self) -> None:
         """Random arrivals, one engine after the other."""
-        busy = max(QUALIFYING)
         rates = {
-            variant: median(self.figures.rates[variant, busy])
-            for variant in self.figures.chosen(busy).values()
+            variant: median(self.figures.rates[variant, BUSY])
+            for variant in self.figures.chosen(BUSY).values()
         }
         chosen = [variant for variant, rate in rates.items() if rate * FAR_BEHIND > max(rates.values())]
         rate = _SHARE_OF_SLOWEST * min(rates[variant] for variant in chosen) / NEW_TOKENS
@@ -96,6 +116,7 @@ class Benchmark:
         self.figures.arrivals = Arrivals(rate, len(due), left_out)
         for process in self._processes.values():
             if process.variant in chosen:
+                wait_until_idle()
                 times = process.serve(prompts(len(due), next(self._turns)), due)
                 ttft = [mine[0] - at for mine, at in zip(times, due, strict=True)]
                 gaps = [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
@@ -106,18 +127,21 @@ class Benchmark:
         for process in self._processes.values():
             process.end()
 
-    def _run(self, process: ContestantProcess, streams: int, *, is_counted: bool) -> None:
-        turn = next(self._turns)
-        seconds, texts = process.generate(prompts(streams, turn))
+    def _run(
+        self, process: ContestantProcess, streams: int, sentences: Sequence[int], *, is_counted: bool
+    ) -> float:
+        """Generated tokens per second."""
+        asked = prompts(streams, next(self._turns), sentences)
+        wait_until_idle()
+        seconds, texts = process.generate(asked)
         assert len(texts) == streams
         assert all(texts)
         rate = streams * NEW_TOKENS / seconds
-        if is_counted:
-            self.figures.rates.setdefault((process.variant, streams), []).append(rate)
         note = "" if is_counted else " (not counted)"
         print(
             f"{process.variant.engine}, {process.variant.name} x{streams}: {rate:.1f}{note}", file=sys.stderr
         )
+        return rate
 
 
 def main() -> None:
@@ -147,6 +171,7 @@ def main() -> None:
     for streams in STREAMS:
         benchmark.compare(streams)
         save()  # it takes the better part of an hour where engines are slow
+    benchmark.compare_questions()
     benchmark.arrive()
     benchmark.end()
     save()

@@ -1,5 +1,6 @@
-"""How fast this machine reads memory and multiplies matrices, with as many threads as the model gets."""
+"""The machine: whether it is idle, and how fast it is with as many threads as the model gets."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,10 @@ from carpool.runtimes.openvino.device import compile_model
 
 _SIDE = 2048
 _PASSES = 5
+_LOOK_S = 0.25
+_IDLE = 0.9
+"""Part of its time that an idle core does nothing in, whatever else the system does."""
+_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,27 @@ class Machine:
     """Operations per second of large products, in the precision that OpenVINO chooses here."""
     numpy_rate: float
     """f32 operations per second of NumPy's products at the model's shapes, 32 rows."""
+
+
+def wait_until_idle() -> None:
+    """Return when nothing computes any more.
+
+    Some engines' threads spin for up to a second after a run, on the cores of whoever runs next. A machine
+    that does not get idle within 10 s is taken as it is.
+    """
+    give_up_at = time.monotonic() + _PATIENCE_S
+    is_idle = False
+    while not is_idle and time.monotonic() < give_up_at:
+        before = _idle_s()
+        time.sleep(_LOOK_S)
+        is_idle = _idle_s() - before > _IDLE * _LOOK_S * (os.cpu_count() or 1)
+
+
+def _idle_s() -> float:
+    """Seconds that all cores together have done nothing in since the system's start."""
+    with open("/proc/stat") as stat:
+        _, _, _, _, idle, waiting, *_ = stat.readline().split()
+    return (int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_machine(shapes: Sequence[tuple[int, int]]) -> Machine:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -11,15 +12,17 @@ from statistics import median
 
 from bench.generation_cpu import contestants
 from bench.generation_cpu.contestants import CARPOOL, Variant, is_int4
-from bench.generation_cpu.workload import NEW_TOKENS, STREAMS, THREADS, prompts
+from bench.generation_cpu.workload import MIXED, NEW_TOKENS, QUESTIONS, STREAMS, THREADS, prompts
 from bench.inference_engine_report import RESULTS, quantile, table
 from carpool.models.tokenizer import Tokenizer
 
 QUALIFYING = (1, 8, 32)
 """Streams at which an engine's variants are compared; the last decides for larger sizes as well."""
+BUSY = 32
+"""Streams that the bars are about."""
 
 _BARS = ((contestants.OPENVINO_GENAI, 1.25), (contestants.VLLM_CPU, 1.7), (contestants.LLAMA, 4.0))
-"""Asked for at 32 streams."""
+"""Asked for at `BUSY` streams."""
 _BAR_AT_ONE = 1.2
 """Asked for against llama.cpp at 1 stream, of int4 weights."""
 
@@ -47,6 +50,8 @@ class Figures:
 
     rates: dict[tuple[Variant, int], list[float]] = field(default_factory=dict)
     """Generated tokens per second of every counted run, by variant and streams."""
+    questions: dict[Variant, list[float]] = field(default_factory=dict)
+    """The same at `BUSY` streams with short prompts."""
     best: dict[int, dict[str, Variant]] = field(default_factory=dict)
     """Each engine's best variant at the qualifying sizes."""
     failures: dict[str, str] = field(default_factory=dict)
@@ -81,7 +86,7 @@ class Figures:
 def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
     """Print the report of what there is so far, and leave it and the figures in `bench/results/`."""
     command = " ".join(["python -m bench.generation_cpu", *sys.argv[1:]])
-    lengths = [len(tokenizer.encode(prompt)) for prompt in prompts(max(STREAMS), turn=1)]
+    mixed, questions = (_lengths(tokenizer, sentences) for sentences in (MIXED, QUESTIONS))
     load = f"{os.getloadavg()[0]:.1f}"
     machine = (
         f"{_cpu()}, {THREADS} threads, Python {platform.python_version()}, load average {load} at the end"
@@ -89,10 +94,11 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
     sections = [
         f"# generation_cpu\n\n`{command}` · {machine} · {minutes:.0f} minutes",
         f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
-        f"streams, {min(lengths)} to {max(lengths)} tokens long (mean {sum(lengths) / len(lengths):.0f}). "
-        "Generated tokens per second of wall time from the first submit to the last text, prompts and text "
-        "work included; median of the counted runs, in brackets the lowest and the highest. Carpool's "
-        "requests cross the border to its worker process, as in service.",
+        f"streams. Prompts have {mixed}; in the column of questions {questions}. Generated tokens per second "
+        "of wall time from the first submit to the last text, prompts and text work included; median of the "
+        "counted runs, in brackets the lowest and the highest. Each run begins when the machine is idle, "
+        "since threads of some engines spin on after theirs. Carpool's requests cross the border to its "
+        "worker process, as in service.",
         table(_rates(figures)),
         table(_bars(figures)),
         "## Variants\n\nEach by itself, one counted run; the best ones are those above. All but "
@@ -123,6 +129,10 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
             {"engine": variant.engine, "variant": variant.name, "streams": streams, "tok/s": measured}
             for (variant, streams), measured in figures.rates.items()
         ],
+        "questions": [
+            {"engine": variant.engine, "variant": variant.name, "streams": BUSY, "tok/s": measured}
+            for variant, measured in figures.questions.items()
+        ],
         "failures": figures.failures,
         "arrivals": None if figures.arrivals is None else _latencies(figures.arrivals),
         "left out of arrivals": [] if figures.arrivals is None else figures.arrivals.left_out,
@@ -130,6 +140,11 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
     }
     (RESULTS / "generation_cpu.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(text)
+
+
+def _lengths(tokenizer: Tokenizer, sentences: Sequence[int]) -> str:
+    lengths = [len(tokenizer.encode(prompt)) for prompt in prompts(max(STREAMS), 1, sentences)]
+    return f"{min(lengths)} to {max(lengths)} tokens (mean {sum(lengths) / len(lengths):.0f})"
 
 
 def _rates(figures: Figures) -> list[dict[str, object]]:
@@ -143,6 +158,8 @@ def _rates(figures: Figures) -> list[dict[str, object]]:
         row: dict[str, object] = {"engine": engine, "variant": "; ".join(names)}
         for streams in figures.sizes:
             row[f"{streams} streams"] = _spread(figures.rates[figures.chosen(streams)[engine], streams])
+        if figures.questions:
+            row[f"{BUSY} streams, questions"] = _spread(figures.questions[figures.chosen(BUSY)[engine]])
         rows.append(row)
     chosen = figures.chosen(1).values()
     for variant in figures.compared(1):
@@ -161,26 +178,32 @@ def _bars(figures: Figures) -> list[dict[str, object]]:
 
     llama.cpp is asked about at 1 stream with 4-bit weights on both sides.
     """
-    asked = dict(_BARS)
-    rows: list[dict[str, object]] = []
+    rows = []
     for streams in figures.sizes:
-        chosen = figures.chosen(streams)
-        if CARPOOL not in chosen:
-            continue
-        ours = median(figures.rates[chosen[CARPOOL], streams])
-        row: dict[str, object] = {"Carpool's rate by": f"{streams} streams"}
-        for engine, variant in chosen.items():
-            if engine != CARPOOL:
-                theirs = median(figures.rates[variant, streams])
-                times = f"{ours / theirs:.2f}x"
-                if engine in asked and streams == 32:
-                    times += f" (asked: {asked[engine]}x)"
-                if engine == contestants.LLAMA and streams == 1 and figures.int4 is not None:
-                    int4 = median(figures.rates[figures.int4, streams])
-                    times += f"; int4 {int4 / theirs:.2f}x (asked: {_BAR_AT_ONE}x)"
-                row[engine] = times
-        rows.append(row)
+        rates = {variant: measured for (variant, at), measured in figures.rates.items() if at == streams}
+        row = _ratios(figures, streams, rates)
+        rows.append({"Carpool's rate by": f"{streams} streams"} | row)
+    if figures.questions:
+        row = _ratios(figures, BUSY, figures.questions)
+        rows.append({"Carpool's rate by": f"{BUSY} streams, questions"} | row)
     return rows
+
+
+def _ratios(figures: Figures, streams: int, rates: Mapping[Variant, list[float]]) -> dict[str, object]:
+    chosen = figures.chosen(streams)
+    asked = dict(_BARS) if streams == BUSY else {}
+    row: dict[str, object] = {}
+    for engine, variant in chosen.items():
+        if engine == CARPOOL or CARPOOL not in chosen:
+            continue
+        theirs = median(rates[variant])
+        times = f"{median(rates[chosen[CARPOOL]]) / theirs:.2f}x"
+        if engine in asked:
+            times += f" (asked: {asked[engine]}x)"
+        if engine == contestants.LLAMA and streams == 1 and figures.int4 is not None:
+            times += f"; int4 {median(rates[figures.int4]) / theirs:.2f}x (asked: {_BAR_AT_ONE}x)"
+        row[engine] = times
+    return row
 
 
 def _variants(figures: Figures) -> list[dict[str, object]]:

@@ -33,21 +33,24 @@ _FACTS = (
     "We had two books on {} in the house, and they did not agree with each other on anything.",
     "Some say that the best time to learn about {} is when it rains and there is nothing else to do.",
 )
-_SENTENCES = (2, 0, 8, 1, 5, 0, 9, 3)
-"""Before the question, so that eight streams hold short and long prompts: about 20 to 200 tokens."""
+MIXED = (2, 0, 8, 1, 5, 0, 9, 3)
+"""Sentences before the question, so that eight streams hold short and long prompts: 20 to 200 tokens."""
+QUESTIONS = (0,)
+"""None: 20 to 35 tokens, and most of the time goes into decoding."""
 
 
-def prompts(count: int, turn: int) -> list[str]:
+def prompts(count: int, turn: int, sentences: Sequence[int] = MIXED) -> list[str]:
     """That many different prompts in SmolLM2's chat format, other ones for every turn.
 
-    They differ from their first words on, so that no prefix cache has seen them.
+    They differ from their first words on, so that no prefix cache has seen them. `sentences`: how many come
+    before the question, prompt by prompt.
     """
     chance = random.Random(turn)
     found = []
     for index in range(count):
-        sentences = [chance.choice(_FACTS) for _ in range(_SENTENCES[index % len(_SENTENCES)])]
+        facts = [chance.choice(_FACTS) for _ in range(sentences[index % len(sentences)])]
         text = " ".join(
-            [f"{chance.choice('ABCDEFGH')}{turn}-{index}:", *sentences, chance.choice(_ASKS)]
+            [f"{chance.choice('ABCDEFGH')}{turn}-{index}:", *facts, chance.choice(_ASKS)]
         ).replace("{}", chance.choice(_TOPICS))
         found.append(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
     return found
