@@ -132,7 +132,6 @@ class WorkerClient:
         """
         state, connection = await self._place(request.model, "generate")
         tokenizer = self._manager.tokenizers[state.name]
-        on_end = self._begin(state.name, places, request.n)  # a full model refuses before anything is made
         call_id = next(self._ids)
         request = msgspec.structs.replace(request, id=call_id, model=state.name)
         shown: Collection[int] = ()
@@ -146,6 +145,7 @@ class WorkerClient:
             rounds=self._rounds,
             shown=shown,
         )
+        on_end = self._begin(state.name, places, request.n)  # last: from here on the connection calls it
         await connection.generate(request, generation, on_end)
         return generation
 
