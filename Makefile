@@ -46,7 +46,8 @@ imports:
 
 # Whole files to each of two processes: what a file loads is loaded once. Servers (e2e) want all cores.
 unit:
-	$(VENV)/bin/pytest tests/unit -n 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest tests/unit -m 'not all_cores' -n 2 --dist loadfile --no-loadscope-reorder
+	$(VENV)/bin/pytest tests/unit -m all_cores
 
 e2e:
 	$(VENV)/bin/pytest tests/e2e

@@ -19,7 +19,7 @@ from carpool.runtimes.openvino.device import default_precision
 from carpool.worker.config import available_cores
 from tests.unit.generation.passengers import Trip, trip
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.all_cores]
 
 SEEDED = SamplingParams(temperature=1.0, seed=7, reproducible=True)
 ROOMY = GenerationConfig(max_num_seqs=32, max_num_batched_tokens=512)
@@ -117,6 +117,15 @@ async def returned_to_the_queue(journey: Trip, prompt: list[int]) -> list[int]:
     return text
 
 
+async def returned_beside_another(journey: Trip, prompt: list[int]) -> list[int]:
+    """The same, while somebody without a seed goes on."""
+    journey.submit(1, prompt[:20], 150)
+    await journey.receiver.tokens(1, 2)
+    text = await returned_to_the_queue(journey, prompt)
+    assert len(journey.receiver.text(1)) < 150
+    return text
+
+
 @pytest.fixture(scope="module")
 def text_alone(decoder: OpenVinoDecoder, prompt: list[int]) -> list[int]:
     async def ride_alone() -> list[int]:
@@ -128,7 +137,14 @@ def text_alone(decoder: OpenVinoDecoder, prompt: list[int]) -> list[int]:
 
 @pytest.mark.parametrize("config", [ROOMY, NARROW], ids=["whole", "chunked"])
 @pytest.mark.parametrize(
-    "company", [ride, beside_strangers, after_one_that_began_alike, returned_to_the_queue]
+    "company",
+    [
+        ride,
+        beside_strangers,
+        after_one_that_began_alike,
+        returned_to_the_queue,
+        returned_beside_another,
+    ],
 )
 async def test_the_same_seed_gives_the_same_text(
     decoder: OpenVinoDecoder,

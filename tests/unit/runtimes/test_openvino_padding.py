@@ -36,6 +36,18 @@ def test_one_of_two_is_enough_to_fill_up() -> None:
     assert [each.row for each in batch.samples] == [0, 1, 2, 3, 4]
 
 
+def test_a_row_that_repeats_its_tokens_gets_company_beside_others() -> None:
+    batch = padded(step(Row([7], [2], 9, None), Row([7], [3], 4, GREEDY)), 5, SPARE)
+    check_batch(batch, SPEC)
+    assert len(batch.token_ids) >= 5
+    assert [each.row for each in batch.samples] == [1, 2, 3, 4, 5]
+
+
+def test_a_prompt_without_its_end_needs_no_company() -> None:
+    batch = step(Row(list(range(8)), [2], 0, None), Row([7], [3], 4, GREEDY))
+    assert padded(batch, 5, SPARE) is batch
+
+
 def test_others_are_left_as_they_are() -> None:
     alone, together = step(Row([7], [2], 9, GREEDY)), step(*[Row([7], [2], 9, REPRODUCIBLE)] * 2)
     assert padded(alone, 5, SPARE) is alone

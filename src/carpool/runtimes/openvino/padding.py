@@ -1,5 +1,6 @@
 """Steps of few rows, made to round as those of many."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ def padded(batch: StepBatch, num_samples: int, spare_block: int) -> StepBatch:
     """
     samples = batch.samples
     missing = num_samples - len(samples)
-    if missing < 1 or (samples and not any(each.params.reproducible for each in samples)):
+    if missing < 1 or not (not samples or _repeats(batch, num_samples) or _promises(samples)):
         return batch
     num_rows, num_tokens = len(batch.past_lens), len(batch.token_ids)
     further = np.arange(1, missing + 1, dtype=np.int32)
@@ -34,3 +35,15 @@ def padded(batch: StepBatch, num_samples: int, spare_block: int) -> StepBatch:
             *(Sample(num_rows + i, SamplingParams(temperature=0), (), ()) for i in range(missing)),
         ],
     )
+
+
+def _promises(samples: Sequence[Sample]) -> bool:
+    return any(each.params.reproducible for each in samples)
+
+
+def _repeats(batch: StepBatch, num_samples: int) -> bool:
+    """Whether a row of so few tokens draws none: it computes again what it drew before it gave way.
+
+    Reproducible sequences do so token by token; prompts come in longer pieces, or draw.
+    """
+    return len(batch.token_ids) < num_samples and len(batch.samples) < len(batch.past_lens)
