@@ -50,11 +50,8 @@ class Delivery:
         """Queue a request's sequences, all or, with `QueueFull`, none."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            for seq in sequences:
-                self._scheduler.add(seq, future)
+            self._scheduler.add(sequences, future)
         except QueueFull:
-            for seq in sequences:
-                self._scheduler.remove(seq)
             future.cancel()
             raise
         self._unfinished[request_id] = _Unfinished(future, dict(enumerate(sequences)))

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from bisect import insort
+from collections.abc import Sequence as Rows
 from itertools import chain
 
 from carpool.inference_engine import InferenceTask, QueueManager
@@ -55,13 +56,20 @@ class Scheduler:
         """Whether anything runs or waits."""
         return bool(self.running) or len(self.queue) > 0
 
-    def add(self, seq: Sequence, future: asyncio.Future[None]) -> None:
-        """Queue a sequence; the queue fails `future` when its deadline passes. Raises `QueueFull`."""
+    def add(self, sequences: Rows[Sequence], future: asyncio.Future[None]) -> None:
+        """Queue a request's sequences, all or, with `QueueFull`, none.
+
+        The queue fails `future` when the deadline passes.
+        """
+        tasks = [self._new_task(seq, future) for seq in sequences]
+        self.queue.put_together(tasks)
+        for seq, task in zip(sequences, tasks, strict=True):
+            seq.task = task
+
+    def _new_task(self, seq: Sequence, future: asyncio.Future[None]) -> InferenceTask:
         request = seq.request
         cost = self.cost(len(seq.prompt_ids), min(seq.max_tokens, self.config.reserve_tokens))
-        task = InferenceTask(seq, future, request.priority, request.deadline, request.tenant, cost)
-        self.queue.put_nowait(task)
-        seq.task = task
+        return InferenceTask(seq, future, request.priority, request.deadline, request.tenant, cost)
 
     def cost(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
         """Work in decode rows, of which a full step has `max_num_seqs`; its prompt tokens count as much."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import islice
 
 from .batch import BatchLimits, form_batch
@@ -77,12 +78,27 @@ class QueueManager:
         cost that is not positive and finite. What counts is what goes before the task: bulk work does not
         fill the queue for interactive work, nor one tenant's backlog for another tenant.
         """
+        self.put_together([task])
+
+    def put_together(self, tasks: Sequence[InferenceTask]) -> None:
+        """Queue tasks of one caller and priority, one after the other, all or none; raises as `put_nowait`.
+
+        What counts is what goes before the last one; but where nothing goes before the first, they are taken.
+        """
         if self.closed:
             raise EngineStopped("the queue is closed")
-        if not 0 < task.cost < math.inf:
-            raise InvalidConfig(f"cost must be positive and finite, not {task.cost}")
-        if not self._acceptable(self._items, self._cost):  # usually the whole queue is short enough
-            self._admit(task)
+        for task in tasks:
+            if not 0 < task.cost < math.inf:
+                raise InvalidConfig(f"cost must be positive and finite, not {task.cost}")
+        first, *others = tasks
+        cost = sum(task.cost for task in others)
+        # Usually the whole queue is short enough.
+        if not self._acceptable(self._items + len(others), self._cost + cost):
+            self._admit(first, len(others), cost)
+        for task in tasks:
+            self._put(task)
+
+    def _put(self, task: InferenceTask) -> None:
         task.sequence = self._arrived
         self._arrived += 1
         task.arrival = self._clock.time()
@@ -205,12 +221,17 @@ class QueueManager:
 
     # Bookkeeping ---------------------------------------------------------------------------------------
 
-    def _admit(self, task: InferenceTask) -> None:
+    def _admit(self, task: InferenceTask, num_others: int, cost_of_others: float) -> None:
+        """Raise `QueueFull` if a task with others of its caller before it would wait too long."""
         items, cost = self._lanes[task.priority].ahead_of(task.tenant, task.cost)
         for lane in self._lanes[: task.priority]:
             items += lane.items
             cost += lane.cost
-        if items and not self._acceptable(items, cost):  # whatever a task costs, an empty queue takes it
+        if not items:  # whatever tasks cost, an empty queue takes them
+            return
+        items += num_others
+        cost += cost_of_others
+        if not self._acceptable(items, cost):
             wait_ms = self._predict_ms(items, cost)
             excess_ms = max(wait_ms - self.config.max_queue_ms, wait_ms / items)  # at least one task's time
             raise QueueFull(excess_ms / 1e3 if self.cost_model.fitted else _UNKNOWN_RETRY_S)

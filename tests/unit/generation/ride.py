@@ -62,7 +62,7 @@ class Ride:
         root = REPRODUCIBLE_ROOT if params.reproducible else SHARED_ROOT
         sequences = [Sequence(request, index, limit, root) for index in range(n)]
         for seq in sequences:
-            self.scheduler.add(seq, self.loop.create_future())
+            self.scheduler.add([seq], self.loop.create_future())
         return sequences
 
     def schedule(self) -> Step | None:

@@ -287,6 +287,31 @@ async def test_an_empty_queue_takes_any_task() -> None:
     queue.put_nowait(new_task(cost=1e6))
 
 
+async def test_tasks_of_one_caller_are_taken_together_or_not_at_all() -> None:
+    queue = QueueManager(EngineConfig(max_queue_items=5))
+    queue.put_together([new_task() for _ in range(3)])
+    with pytest.raises(QueueFull):
+        queue.put_together([new_task() for _ in range(3)])
+    assert len(queue) == 3
+    queue.put_together([new_task() for _ in range(2)])
+    assert len(queue) == 5
+
+
+async def test_an_empty_queue_takes_any_tasks_of_one_caller() -> None:
+    for queue in (QueueManager(EngineConfig(max_queue_items=3)), taught(EngineConfig(max_queue_ms=100.0))):
+        queue.put_together([new_task(cost=1e3) for _ in range(20)])
+        assert len(queue) == 20
+        with pytest.raises(QueueFull):
+            queue.put_nowait(new_task())
+
+
+async def test_a_senseless_cost_among_several_queues_none() -> None:
+    queue = QueueManager()
+    with pytest.raises(InvalidConfig, match="cost"):
+        queue.put_together([new_task(), new_task(cost=0.0)])
+    assert len(queue) == 0
+
+
 async def test_bulk_work_does_not_fill_the_queue_for_interactive_work() -> None:
     queue = taught(EngineConfig(max_queue_ms=100.0))
     put(queue, *(new_task(priority=Priority.BULK) for _ in range(11)))
