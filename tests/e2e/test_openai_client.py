@@ -78,6 +78,16 @@ def test_samples_stops_json_logprobs_and_cached_tokens(server: Server) -> None:
         assert cached[0] == 0
         assert (cached[1] or 0) > 64, "what both prompts begin with was computed once"
 
+        alone = client.chat.completions.create(
+            model="smollm2-135m-instruct",
+            messages=[{"role": "user", "content": "Nobody has asked this before. " * 20}],
+            n=2,
+            max_tokens=2,
+        )
+        assert alone.usage is not None
+        assert alone.usage.prompt_tokens_details is not None
+        assert alone.usage.prompt_tokens_details.cached_tokens == 0, "one choice computed it for the other"
+
         plain = ask("What is the capital of France?", temperature=0)
         assert "Paris" in (plain.choices[0].message.content or "")
         stopped = ask("What is the capital of France?", temperature=0, stop="Paris")

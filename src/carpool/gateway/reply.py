@@ -122,7 +122,8 @@ class GeneratedReply:
     def _note(self, delta: Delta) -> None:
         """Count, share, and with the last delta keep, before anybody else can stop it."""
         self.tokens.completion += len(delta.token_ids)
-        self.tokens.cached = max(self.tokens.cached, delta.cached_tokens)
+        if delta.index == 0:  # the others find what it computed
+            self.tokens.cached = max(self.tokens.cached, delta.cached_tokens)
         self._unfinished -= delta.finish_reason is not None
         if self._lead is None:
             return

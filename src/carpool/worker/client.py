@@ -144,6 +144,7 @@ class WorkerClient:
             on_close=lambda: connection.cancel(call_id),
             rounds=self._rounds,
             shown=shown,
+            min_tokens=request.min_tokens,
         )
         on_end = self._begin(state.name, places, request.n)  # last: from here on the connection calls it
         await connection.generate(request, generation, on_end)

@@ -52,10 +52,24 @@ _MOST_AT_ONCE = 64
 class _Choice:
     """One of a generation's `n` texts in the making."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], shown: Collection[int]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str], shown: Collection[int], min_tokens: int
+    ) -> None:
+        self.num_unchecked = min_tokens
+        """Its next tokens, in whose text no stop string is looked for."""
         self.detokenizer = IncrementalDetokenizer(tokenizer, shown)
         self.checker = StopChecker(stop)
         self.finished = False
+
+    def push(self, token_ids: list[int]) -> tuple[str, str | None]:
+        """See `StopChecker.push`."""
+        unchecked = ""
+        if self.num_unchecked:
+            early, token_ids = token_ids[: self.num_unchecked], token_ids[self.num_unchecked :]
+            self.num_unchecked -= len(early)
+            unchecked = self.detokenizer.push(early)
+        text, matched = self.checker.push(self.detokenizer.push(token_ids))
+        return unchecked + text, matched
 
 
 class Generation:
@@ -76,10 +90,14 @@ class Generation:
         on_close: Callable[[], None],
         rounds: Rounds,
         shown: Collection[int] = (),
+        min_tokens: int = 0,
     ) -> None:
-        """`rounds`: when deltas are delivered. `shown`: the special tokens that give text."""
+        """`rounds`: when deltas are delivered. `shown`: the special tokens that give text.
+
+        Stop strings are looked for in what follows the first `min_tokens` tokens.
+        """
         self._tokenizer = tokenizer
-        self._choices = [_Choice(tokenizer, stop, shown) for _ in range(n)]
+        self._choices = [_Choice(tokenizer, stop, shown, min_tokens) for _ in range(n)]
         self._unfinished = n
         self._running_at_worker = n
         self._on_close = on_close
@@ -201,7 +219,7 @@ class Generation:
             self._running_at_worker -= 1
         if choice.finished:
             return False  # a stop string matched while the worker was ahead
-        text, matched = choice.checker.push(choice.detokenizer.push(entry.token_ids))
+        text, matched = choice.push(entry.token_ids)
         if matched is None and ended_at_worker:
             rest, matched = choice.checker.push(choice.detokenizer.flush())
             text += rest + choice.checker.flush()

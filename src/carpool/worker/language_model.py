@@ -49,6 +49,8 @@ class LanguageModel(GeneratingModel):
         self._name = name
         self._runtime = runtime
         self._tokenizer = tokenizer
+        # A tokenizer may know tokens that the model has no logits for.
+        self._end_ids = frozenset(id_ for id_ in tokenizer.end_ids if id_ < runtime.spec.vocab_size)
         self._template = template
         self._defaults = defaults
         self._grammars = grammars
@@ -96,7 +98,8 @@ class LanguageModel(GeneratingModel):
     async def _generate(self, request: Generate, accept: Callable[[int], None]) -> None:
         """Render and tokenise in a thread, then hand over to the engine."""
         deadline = None if request.timeout_s is None else time.monotonic() + request.timeout_s
-        prompt_ids = await asyncio.to_thread(self._prompt_ids, request)
+        with self._engine.expecting():
+            prompt_ids = await asyncio.to_thread(self._prompt_ids, request)
         grammar = None if request.grammar is None else await self._compile(request.grammar)
         self._engine.submit(
             GenerationRequest(
@@ -105,7 +108,7 @@ class LanguageModel(GeneratingModel):
                 params=_sampling_params(request, self._defaults),
                 max_tokens=request.max_tokens,
                 min_tokens=request.min_tokens,
-                end_token_ids=self._tokenizer.end_ids,
+                end_token_ids=self._end_ids,
                 ignore_eos=request.ignore_eos,
                 stop_token_ids=frozenset(request.stop_token_ids),
                 grammar=grammar,

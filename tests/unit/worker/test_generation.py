@@ -1,6 +1,7 @@
 """A generation whose deltas are taken as they come."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,8 +12,10 @@ from carpool.worker.rounds import Rounds
 from tests.unit.worker.echo import byte_tokenizer
 
 
-def generation(n: int = 1) -> Generation:
-    return Generation(byte_tokenizer(), n, (), on_close=lambda: None, rounds=Rounds())
+def generation(n: int = 1, stop: Sequence[str] = (), min_tokens: int = 0) -> Generation:
+    return Generation(
+        byte_tokenizer(), n, stop, on_close=lambda: None, rounds=Rounds(), min_tokens=min_tokens
+    )
 
 
 def entry(text: str, index: int = 0, finish_reason: str | None = None) -> StepEntry:
@@ -85,3 +88,20 @@ async def test_others_get_their_turn_while_much_is_delivered() -> None:
     assert len(delivered) < 100
     await delivery
     assert len(delivered) == 1001
+
+
+@pytest.mark.parametrize("pieces", [["abcabc"], ["ab", "ca", "bc"], list("abcabc"), ["abca", "bc"]], ids=str)
+async def test_a_stop_string_is_looked_for_after_min_tokens(pieces: list[str]) -> None:
+    running = generation(stop=["b"], min_tokens=3)
+    is_to_be_stopped = [running.feed(entry(piece)) for piece in pieces]
+    assert any(is_to_be_stopped)
+    deltas = [delta async for delta in running]
+    assert "".join(delta.text for delta in deltas) == "abca"
+    assert deltas[-1].finish_reason == "stop"
+
+
+async def test_a_text_that_ends_before_min_tokens_is_whole() -> None:
+    running = generation(stop=["b"], min_tokens=9)
+    running.feed(entry("abc"))
+    running.feed(entry("b", finish_reason="length"))
+    assert "".join([delta.text async for delta in running]) == "abcb"

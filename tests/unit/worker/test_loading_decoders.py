@@ -13,7 +13,7 @@ from carpool.worker.config import WorkerConfig
 from carpool.worker.host import Surroundings
 from carpool.worker.hosted import GeneratingModel, HostedModel
 from carpool.worker.loading import FileLoader
-from carpool.worker.protocol import Knobs, Load
+from carpool.worker.protocol import Generate, Knobs, Load
 from tests.unit.models.tiny_vocabulary import write_vocabulary
 from tests.unit.runtimes.tiny_decoders import CONTEXT_LENGTH, DECODERS, VOCAB_SIZE
 
@@ -47,6 +47,16 @@ async def test_every_architecture_becomes_a_generating_model(tmp_path: Path, nam
     assert description.memory_bytes > 8 << 20  # KV memory and the weights
     model.tune(Knobs(max_batch_size=600, weight=2.0))
     assert model.knobs == Knobs(600, 0.0, 2.0)
+    await model.close()
+
+
+async def test_end_tokens_without_logits_end_nothing(tmp_path: Path) -> None:
+    """A tokenizer may have been given tokens that its model was not."""
+    model = await load(write(tmp_path / "m", eos_token_id=[VOCAB_SIZE, VOCAB_SIZE + 5]))
+    assert isinstance(model, GeneratingModel)
+    accepted: list[int] = []
+    await model.generate(Generate(1, "tiny", prompt_ids=[1, 2, 3], max_tokens=2), accepted.append)
+    assert accepted == [3]
     await model.close()
 
 
