@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Self
 
@@ -39,6 +40,9 @@ from .sequence import Sequence, Status
 from .step import Step, advance_grammars, masked
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_WAIT_S = 0.02
+"""How long the first step waits for requests that are on their way: less than a full step takes."""
 
 
 class GenerationEngine:
@@ -77,6 +81,7 @@ class GenerationEngine:
         self._metrics = EngineMetrics(registry, name, self._scheduler)
         self._delivery = Delivery(self._scheduler, self._metrics, on_step)
         self._num_accepted = 0
+        self._num_expected = 0
         self._failures_in_a_row = 0
         self._step_runs = False
         self._refusal: Callable[[], CarpoolError] | None = None
@@ -165,6 +170,20 @@ class GenerationEngine:
             ) from error
         self._wake.notify()
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """While the prompt of a request is being prepared, an engine that runs nothing waits for it a moment.
+
+        Requests that come together start in one step then. Else the first of them would take a step for
+        itself, and the others wait for it.
+        """
+        self._num_expected += 1
+        try:
+            yield
+        finally:
+            self._num_expected -= 1
+            self._wake.notify()
+
     def cancel(self, request_id: int, index: int | None = None) -> None:
         """End a request, or one of its choices, as `cancelled`; does nothing if it has ended."""
         self._delivery.cancel(request_id, index)
@@ -194,6 +213,8 @@ class GenerationEngine:
         if not self._scheduler.has_work:
             self._scheduler.check_idle()
             await self._until(lambda: self._scheduler.has_work)
+        if not self._scheduler.running:
+            await self._until(lambda: not self._num_expected, self._clock.time() + _LONGEST_WAIT_S)
         head = None if self._scheduler.running else self._queue.peek()
         if head is not None and self.config.admission_window_ms:
             leave_at = head.arrival + self.config.admission_window_ms / 1e3
@@ -239,6 +260,8 @@ class GenerationEngine:
     def _fail_unusable(self, step: Step, result: StepResult) -> None:
         """End the requests that the model found no numbers for, and leave their companions alone."""
         for place in result.unusable:
+            if step.sampled[place].status is not Status.RUNNING:
+                continue
             request_id = step.sampled[place].request.request_id
             logger.error("%s gave no numbers for a token of request %d", self.name, request_id)
             error = CarpoolError(f"{self.name} computed something that is not a number for this request")
@@ -247,7 +270,9 @@ class GenerationEngine:
     def _fail_unmatched(self, step: Step) -> None:
         """End the requests whose grammar got too complex, and leave their companions alone."""
         for seq in step.sampled:
-            if seq.matcher is not None and seq.matcher.error is not None:
+            if seq.matcher is None or seq.status is not Status.RUNNING:
+                continue
+            if seq.matcher.error is not None:
                 error = InvalidRequest(f"The grammar cannot be followed any further: {seq.matcher.error}")
                 self._delivery.fail([seq.request.request_id], error)
 

@@ -121,4 +121,7 @@ async def trip(
     async with journey.engine:
         yield journey
     assert journey.metric("carpool_kv_blocks_used") == 0
+    scheduler = journey.engine._scheduler
+    scheduler.check_idle()
+    scheduler.check_integrity()
     assert all(len(reasons) == 1 for reasons in journey.receiver.endings().values())

@@ -221,6 +221,14 @@ async def test_a_full_queue_refuses_whole_requests() -> None:
         assert sorted(journey.receiver.outputs) == [(1, 0), (1, 1), (1, 2), (3, 0), (3, 1)]
 
 
+async def test_more_choices_than_the_queue_holds_fit_into_an_empty_one() -> None:
+    config = GenerationConfig(max_num_seqs=16, max_num_batched_tokens=64, max_queue_seqs=4)
+    async with trip(SimulatedDecoder(num_blocks=512), config) as journey:
+        journey.submit(1, prompt(5), n=16)
+        for index in range(16):
+            assert (await journey.receiver.end(1, index)).finish_reason is FinishReason.LENGTH
+
+
 async def test_the_admission_window_ends_when_every_seat_is_taken() -> None:
     config = GenerationConfig(max_num_seqs=3, max_num_batched_tokens=64, admission_window_ms=3_600_000)
     decoder = SimulatedDecoder()
@@ -254,6 +262,39 @@ async def test_a_request_cancelled_in_its_admission_window_holds_up_nobody() -> 
         journey.submit(2, prompt(5), 2)
         journey.clock.advance(0.005)
         await journey.receiver.end(2)
+
+
+async def test_requests_that_come_together_start_together() -> None:
+    decoder = SimulatedDecoder()
+    async with trip(decoder) as journey:
+        with journey.engine.expecting():
+            journey.submit(1, prompt(5), 2)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert decoder.batches == []
+        journey.submit(2, prompt(5, salt=2), 2)
+        for request_id in (1, 2):
+            await journey.receiver.end(request_id)
+    assert len(decoder.batches[0].samples) == 2
+
+
+async def test_a_request_that_does_not_come_is_not_waited_for_long() -> None:
+    async with trip() as journey:
+        with journey.engine.expecting():
+            journey.submit(1, prompt(5), 2)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert journey.engine.steps == 0
+            journey.clock.advance(0.02)
+            await journey.receiver.end(1)
+
+
+async def test_running_requests_wait_for_none_that_is_expected() -> None:
+    async with trip() as journey:
+        journey.submit(1, prompt(5), 20)
+        await journey.receiver.tokens(1, 1)
+        with journey.engine.expecting():
+            await journey.receiver.end(1)
 
 
 async def test_two_engines_share_the_device_one_step_at_a_time() -> None:

@@ -222,6 +222,29 @@ async def test_a_row_without_numbers_ends_its_request_and_no_other() -> None:
         assert journey.metric("carpool_step_failures_total") == 0
 
 
+async def test_a_row_without_numbers_reaches_nobody_if_it_was_left() -> None:
+    """Neither the other choice, nor the next request with the same id."""
+    barrier = Barrier()
+
+    class Overflowing(SimulatedDecoder):
+        def run(self, batch: StepBatch) -> StepResult:
+            result = super().run(batch)
+            is_first = len(self.batches) == 1
+            return replace(result, unusable=[0, 1] if is_first else [])
+
+    async with trip(Overflowing(before_step=barrier)) as journey:
+        journey.submit(1, prompt(6), 10, n=2)
+        journey.submit(2, prompt(6, salt=1), 10)
+        await barrier.entered.wait()
+        journey.engine.cancel(1, index=0)
+        journey.engine.cancel(2)
+        journey.receiver.outputs.clear()
+        journey.submit(2, prompt(6, salt=2), 10)
+        barrier.release()
+        for key in [(1, 1), (2, 0)]:
+            assert (await journey.receiver.end(*key)).finish_reason is FinishReason.LENGTH
+
+
 async def test_a_launch_that_fails_is_a_failed_step() -> None:
     class Refusing(SimulatedDecoder):
         def launch(self, batch: StepBatch) -> SimulatedStep:
