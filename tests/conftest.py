@@ -14,6 +14,14 @@ settings.register_profile("carpool", deadline=None)  # how long an example takes
 settings.load_profile("carpool")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded as `measured`; a process of `pytest -n` cannot print it itself."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(f"{report.nodeid}: {value}")
+
+
 def _fetch(model: StarterModel, directory: Path) -> Path:
     return fetch(ModelReference.parse(model.reference), directory, on_progress=lambda progress: None)
 

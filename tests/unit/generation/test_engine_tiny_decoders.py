@@ -4,7 +4,6 @@ The models, the prompts and the references are those of `scripts/make_decoder_re
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from carpool.models.open import open_checkpoint
 from carpool.runtimes.decoder import SamplingParams
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
+from tests.recording import RecordProperty
 from tests.unit.generation.passengers import trip
 from tests.unit.runtimes.tiny_decoders import DECODERS, NEW_TOKENS, digest, prompts
 
@@ -28,11 +28,11 @@ TIE = 10
 """Top-2 logit gaps below this, in units of 1e-4, may fall either way."""
 PROMPTS = prompts()
 CONFIGS = {
-    "whole prompts": GenerationConfig(max_num_batched_tokens=4096, prefix_cache=False),
+    "whole prompts": GenerationConfig(max_num_batched_tokens=1 << 14, prefix_cache=False),
     "chunks": GenerationConfig(max_num_batched_tokens=96, prefix_cache=False),
     "chunks and prefix hits": GenerationConfig(max_num_batched_tokens=96),
     # A few at a time, so that the later of a family find the first one's blocks.
-    "whole prompts and prefix hits": GenerationConfig(max_num_batched_tokens=4096, max_num_seqs=4),
+    "whole prompts and prefix hits": GenerationConfig(max_num_batched_tokens=1 << 14, max_num_seqs=4),
 }
 
 
@@ -55,7 +55,7 @@ def test_the_weights_are_those_of_the_references(name: str) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 async def test_greedy_tokens_are_those_of_transformers(
-    model: tuple[str, OpenVinoDecoder], config: str, capsys: pytest.CaptureFixture[str]
+    model: tuple[str, OpenVinoDecoder], config: str, record_property: RecordProperty
 ) -> None:
     """All prompts together, between strangers that are sampled."""
     name, decoder = model
@@ -68,8 +68,7 @@ async def test_greedy_tokens_are_those_of_transformers(
         for request_id in range(len(PROMPTS)):
             await journey.receiver.end(100 + request_id)
     ties = sum(_is_tie(text, *row) for text, row in zip(texts, REFERENCE[name]["rows"], strict=True))
-    with capsys.disabled():
-        sys.stdout.write(f" {ties} of {len(texts)} texts differ ")
+    record_property("measured", f"{ties} of {len(texts)} texts differ")
     assert ties <= 1
     hits = sum(usage.cached_tokens for usage in usages if usage is not None)
     assert (hits > 0) == CONFIGS[config].prefix_cache
