@@ -3,8 +3,9 @@
 First every variant of every engine runs by itself at 1, 8 and 32 streams. Then each engine's best variants
 take turns, size by size: what was best at 32 streams runs at 64 as well, and at 1 stream Carpool's int4 in
 any case. At 32 streams they run once more with short questions, where most of the time goes into decoding.
-The first run of a size does not count, no prompt is used twice, and each run begins on an idle machine. At
-last requests arrive at random times, the same for everyone. Writes bench/results/generation_cpu.*.
+The first run of a size does not count, no prompt is used twice, and each run begins on an idle machine. Who
+is far behind runs once. At last requests arrive at random times, the same for everyone. Writes
+bench/results/generation_cpu.*.
 """
 
 import argparse
@@ -78,30 +79,29 @@ class Benchmark:
 
     def compare(self, streams: int) -> None:
         """Those compared at one size take turns."""
-        rates = self._in_turns(streams, MIXED, has_run=streams in QUALIFYING)
-        for variant, measured in rates.items():
-            self.figures.rates[variant, streams] = [
-                *self.figures.rates.get((variant, streams), []),
-                *measured,
-            ]
+        rates = {
+            variant: self.figures.rates.setdefault((variant, streams), [])
+            for variant in self.figures.compared(streams)
+        }
+        self._take_turns(streams, MIXED, rates)
 
     def compare_questions(self) -> None:
         """The same with short prompts."""
-        self.figures.questions = self._in_turns(BUSY, QUESTIONS, has_run=False)
+        self.figures.questions = {variant: [] for variant in self.figures.compared(BUSY)}
+        self._take_turns(BUSY, QUESTIONS, self.figures.questions)
 
-    def _in_turns(
-        self, streams: int, sentences: Sequence[int], *, has_run: bool
-    ) -> dict[Variant, list[float]]:
-        compared = self.figures.compared(streams)
-        processes = [process for process in self._processes.values() if process.variant in compared]
-        rates: dict[Variant, list[float]] = {process.variant: [] for process in processes}
-        for turn in range(self._runs if has_run else self._runs + 1):
-            is_counted = has_run or turn > 0
+    def _take_turns(self, streams: int, sentences: Sequence[int], rates: dict[Variant, list[float]]) -> None:
+        """Add to each variant's rates; who is far behind runs no more than once."""
+        processes = [process for process in self._processes.values() if process.variant in rates]
+        if not any(rates.values()):
             for process in processes:
-                rate = self._run(process, streams, sentences, is_counted=is_counted)
-                if is_counted:
-                    rates[process.variant].append(rate)
-        return rates
+                self._run(process, streams, sentences, is_counted=False)
+        for _ in range(self._runs):
+            for process in processes:
+                own = rates[process.variant]
+                best = max(map(median, filter(None, rates.values())), default=0.0)
+                if not own or median(own) * FAR_BEHIND > best:
+                    own.append(self._run(process, streams, sentences, is_counted=True))
 
     def arrive(self) -> None:
         """Random arrivals, one engine after the other."""

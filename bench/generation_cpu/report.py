@@ -27,8 +27,8 @@ _BAR_AT_ONE = 1.2
 """Asked for against llama.cpp at 1 stream, of int4 weights."""
 
 FAR_BEHIND = 3.0
-"""An engine that the best one is so many times as fast as at 32 streams meets no random arrivals: a load that
-it can bear tells nothing of the others."""
+"""An engine that the best one is so many times as fast as runs once, and meets no random arrivals: a load
+that it can bear tells nothing of the others."""
 
 
 @dataclass(slots=True)
