@@ -16,7 +16,8 @@ settings.load_profile("carpool")
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests recorded as `measured`; a process of `pytest -n` cannot print it itself."""
-    for report in terminalreporter.getreports("passed"):
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    for report in reports:
         for name, value in report.user_properties:
             if name == "measured":
                 terminalreporter.write_line(f"{report.nodeid}: {value}")

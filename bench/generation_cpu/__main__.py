@@ -132,7 +132,8 @@ class Benchmark:
     ) -> float:
         """Generated tokens per second."""
         asked = prompts(streams, next(self._turns), sentences)
-        wait_until_idle()
+        if not wait_until_idle():
+            self.figures.num_busy_begins += 1
         seconds, texts = process.generate(asked)
         assert len(texts) == streams
         assert all(texts)
@@ -172,6 +173,7 @@ def main() -> None:
         benchmark.compare(streams)
         save()  # it takes the better part of an hour where engines are slow
     benchmark.compare_questions()
+    save()
     benchmark.arrive()
     benchmark.end()
     save()

@@ -16,8 +16,8 @@ from carpool.runtimes.openvino.device import compile_model
 _SIDE = 2048
 _PASSES = 5
 _LOOK_S = 0.25
-_IDLE = 0.9
-"""Part of its time that an idle core does nothing in, whatever else the system does."""
+_BUSY_CORES = 0.2
+"""What else the system does on an idle machine, in cores."""
 _PATIENCE_S = 10.0
 
 
@@ -33,18 +33,20 @@ class Machine:
     """f32 operations per second of NumPy's products at the model's shapes, 32 rows."""
 
 
-def wait_until_idle() -> None:
-    """Return when nothing computes any more.
+def wait_until_idle() -> bool:
+    """Return when nothing computes any more; whether it is so.
 
     Some engines' threads spin for up to a second after a run, on the cores of whoever runs next. A machine
     that does not get idle within 10 s is taken as it is.
     """
+    cores = os.cpu_count() or 1
     give_up_at = time.monotonic() + _PATIENCE_S
-    is_idle = False
-    while not is_idle and time.monotonic() < give_up_at:
+    while time.monotonic() < give_up_at:
         before = _idle_s()
         time.sleep(_LOOK_S)
-        is_idle = _idle_s() - before > _IDLE * _LOOK_S * (os.cpu_count() or 1)
+        if (_idle_s() - before) / _LOOK_S > cores - _BUSY_CORES:
+            return True
+    return False
 
 
 def _idle_s() -> float:

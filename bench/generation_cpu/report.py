@@ -52,6 +52,8 @@ class Figures:
     """Generated tokens per second of every counted run, by variant and streams."""
     questions: dict[Variant, list[float]] = field(default_factory=dict)
     """The same at `BUSY` streams with short prompts."""
+    num_busy_begins: int = 0
+    """Runs that began before the machine was idle."""
     best: dict[int, dict[str, Variant]] = field(default_factory=dict)
     """Each engine's best variant at the qualifying sizes."""
     failures: dict[str, str] = field(default_factory=dict)
@@ -96,9 +98,10 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
         f"streams. Prompts have {mixed}; in the column of questions {questions}. Generated tokens per second "
         "of wall time from the first submit to the last text, prompts and text work included; median of the "
-        "counted runs, in brackets the lowest and the highest. Each run begins when the machine is idle, "
-        "since threads of some engines spin on after theirs. Carpool's requests cross the border to its "
-        "worker process, as in service.",
+        "counted runs, in brackets the lowest and the highest; engines that are far behind ran once. Each "
+        "run begins when the machine is idle, since threads of some engines spin on after theirs "
+        f"({figures.num_busy_begins} runs could not wait for that any longer). Carpool's requests cross the "
+        "border to its worker process, as in service.",
         table(_rates(figures)),
         table(_bars(figures)),
         "## Variants\n\nEach by itself, one counted run; the best ones are those above. All but "
@@ -178,7 +181,9 @@ def _bars(figures: Figures) -> list[dict[str, object]]:
 
     llama.cpp is asked about at 1 stream with 4-bit weights on both sides.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
+    if CARPOOL not in figures.chosen(BUSY):
+        return rows
     for streams in figures.sizes:
         rates = {variant: measured for (variant, at), measured in figures.rates.items() if at == streams}
         row = _ratios(figures, streams, rates)
@@ -194,7 +199,7 @@ def _ratios(figures: Figures, streams: int, rates: Mapping[Variant, list[float]]
     asked = dict(_BARS) if streams == BUSY else {}
     row: dict[str, object] = {}
     for engine, variant in chosen.items():
-        if engine == CARPOOL or CARPOOL not in chosen:
+        if engine == CARPOOL:
             continue
         theirs = median(rates[variant])
         times = f"{median(rates[chosen[CARPOOL]]) / theirs:.2f}x"

@@ -93,6 +93,9 @@ def test_samples_stops_json_logprobs_and_cached_tokens(server: Server) -> None:
         stopped = ask("What is the capital of France?", temperature=0, stop="Paris")
         assert "Paris" not in (stopped.choices[0].message.content or "")
         assert stopped.choices[0].finish_reason == "stop"
+        assert stopped.usage is not None
+        assert stopped.usage.prompt_tokens_details is not None
+        assert (stopped.usage.prompt_tokens_details.cached_tokens or 0) > 64
 
         answer = ask("Name a city as JSON.", temperature=0, response_format={"type": "json_object"})
         if answer.choices[0].finish_reason == "stop":

@@ -42,7 +42,7 @@ from .step import Step, advance_grammars, masked
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 0.02
-"""How long the first step waits for requests that are on their way: less than a full step takes."""
+"""How long a first step waits for requests whose prompts are being prepared."""
 
 
 class GenerationEngine:
@@ -175,7 +175,7 @@ class GenerationEngine:
         """While the prompt of a request is being prepared, an engine that runs nothing waits for it a moment.
 
         Requests that come together start in one step then. Else the first of them would take a step for
-        itself, and the others wait for it.
+        itself, and the others wait for it. Nobody is waited for whom there is no seat.
         """
         self._num_expected += 1
         try:
@@ -214,12 +214,21 @@ class GenerationEngine:
             self._scheduler.check_idle()
             await self._until(lambda: self._scheduler.has_work)
         if not self._scheduler.running:
-            await self._until(lambda: not self._num_expected, self._clock.time() + _LONGEST_WAIT_S)
+            await self._until(lambda: not self._company_comes, self._clock.time() + _LONGEST_WAIT_S)
         head = None if self._scheduler.running else self._queue.peek()
         if head is not None and self.config.admission_window_ms:
             leave_at = head.arrival + self.config.admission_window_ms / 1e3
-            await self._until(lambda: not 0 < len(self._queue) < self.config.max_num_seqs, leave_at)
+            await self._until(lambda: not self._has_seat_for_more, leave_at)
         return not self._stopping
+
+    @property
+    def _has_seat_for_more(self) -> bool:
+        """Whether a first step has something to do, and room for others."""
+        return 0 < len(self._queue) < self.config.max_num_seqs
+
+    @property
+    def _company_comes(self) -> bool:
+        return self._num_expected > 0 and self._has_seat_for_more
 
     async def _until(self, condition: Callable[[], bool], give_up_at: float = math.inf) -> None:
         while not (condition() or self._stopping or self._clock.time() >= give_up_at):

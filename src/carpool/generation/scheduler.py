@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from bisect import insort
-from collections.abc import Sequence as Rows
 from itertools import chain
 
 from carpool.inference_engine import InferenceTask, QueueManager
@@ -56,7 +55,7 @@ class Scheduler:
         """Whether anything runs or waits."""
         return bool(self.running) or len(self.queue) > 0
 
-    def add(self, sequences: Rows[Sequence], future: asyncio.Future[None]) -> None:
+    def add(self, sequences: list[Sequence], future: asyncio.Future[None]) -> None:
         """Queue a request's sequences, all or, with `QueueFull`, none.
 
         The queue fails `future` when the deadline passes.

@@ -46,6 +46,8 @@ class SequenceOutput(msgspec.Struct, frozen=True):
     logprobs: list[TokenLogprobs] | None = None
     """One per token, where the request asked for them."""
     finish_reason: FinishReason | None = None
+    cached_tokens: int = 0
+    """As in the usage, known before the end."""
     usage: Usage | None = None
     """Set with the finish reason."""
     error: CarpoolError | None = None
@@ -181,5 +183,12 @@ class Sequence:
         if finish_reason is not None:
             usage = Usage(len(self.prompt_ids), self.num_cached_tokens, len(self.output_ids))
         return SequenceOutput(
-            self.request.request_id, self.index, token_ids, logprobs, finish_reason, usage, error
+            self.request.request_id,
+            self.index,
+            token_ids,
+            logprobs,
+            finish_reason,
+            self.num_cached_tokens,
+            usage,
+            error,
         )

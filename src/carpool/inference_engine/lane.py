@@ -114,13 +114,21 @@ class Lane:
         """Take back what `serve` charged for a task that returns to the lane."""
         self._shares.refund(task.tenant, task.cost)
 
-    def ahead_of(self, tenant: str, cost: float) -> tuple[int, float]:
+    def ahead_of(
+        self, tenant: str, cost: float, num_earlier: int = 0, earlier_cost: float = 0.0
+    ) -> tuple[int, float]:
         """Items and cost that fair service puts before one more task of the tenant.
 
-        While a tenant is served its own backlog, every other one gets no more than about as much.
+        As if `num_earlier` tasks of the tenant's were here already. While a tenant is served its own backlog,
+        every other one gets no more than about as much.
         """
         flow = self._flows.get(tenant)
+        own_items, own_cost = num_earlier, earlier_cost + cost
         tenants = len(self._flows)
-        if flow is None:
-            return min(self.items, tenants), min(self.cost, cost * tenants)
-        return min(self.items, len(flow.tasks) * tenants), min(self.cost, (flow.cost + cost) * tenants)
+        if flow is not None:
+            own_items += len(flow.tasks)
+            own_cost += flow.cost
+        elif num_earlier:
+            tenants += 1
+        items, all_cost = self.items + num_earlier, self.cost + earlier_cost
+        return min(items, max(own_items, 1) * tenants), min(all_cost, own_cost * tenants)

@@ -81,7 +81,7 @@ class QueueManager:
         self.put_together([task])
 
     def put_together(self, tasks: Sequence[InferenceTask]) -> None:
-        """Queue tasks of one caller and priority, one after the other, all or none; raises as `put_nowait`.
+        """Queue tasks of one tenant and priority, one after the other, all or none; raises as `put_nowait`.
 
         What counts is what goes before the last one; but where nothing goes before the first, they are taken.
         """
@@ -90,11 +90,11 @@ class QueueManager:
         for task in tasks:
             if not 0 < task.cost < math.inf:
                 raise InvalidConfig(f"cost must be positive and finite, not {task.cost}")
-        first, *others = tasks
-        cost = sum(task.cost for task in others)
+        *earlier, last = tasks
+        earlier_cost = sum(task.cost for task in earlier)
         # Usually the whole queue is short enough.
-        if not self._acceptable(self._items + len(others), self._cost + cost):
-            self._admit(first, len(others), cost)
+        if not self._acceptable(self._items + len(earlier), self._cost + earlier_cost):
+            self._admit(last, len(earlier), earlier_cost)
         for task in tasks:
             self._put(task)
 
@@ -221,20 +221,26 @@ class QueueManager:
 
     # Bookkeeping ---------------------------------------------------------------------------------------
 
-    def _admit(self, task: InferenceTask, num_others: int, cost_of_others: float) -> None:
-        """Raise `QueueFull` if a task with others of its caller before it would wait too long."""
-        items, cost = self._lanes[task.priority].ahead_of(task.tenant, task.cost)
-        for lane in self._lanes[: task.priority]:
-            items += lane.items
-            cost += lane.cost
-        if not items:  # whatever tasks cost, an empty queue takes them
+    def _admit(self, task: InferenceTask, num_earlier: int, earlier_cost: float) -> None:
+        """Raise `QueueFull` if a task, queued behind others of its tenant, would wait too long."""
+        if not self._ahead_of(task)[0]:  # whatever tasks cost, they are taken where nothing goes before them
             return
-        items += num_others
-        cost += cost_of_others
+        items, cost = self._ahead_of(task, num_earlier, earlier_cost)
         if not self._acceptable(items, cost):
             wait_ms = self._predict_ms(items, cost)
             excess_ms = max(wait_ms - self.config.max_queue_ms, wait_ms / items)  # at least one task's time
             raise QueueFull(excess_ms / 1e3 if self.cost_model.fitted else _UNKNOWN_RETRY_S)
+
+    def _ahead_of(
+        self, task: InferenceTask, num_earlier: int = 0, earlier_cost: float = 0.0
+    ) -> tuple[int, float]:
+        """Items and cost that go before a task in all lanes; see `Lane.ahead_of`."""
+        lane = self._lanes[task.priority]
+        items, cost = lane.ahead_of(task.tenant, task.cost, num_earlier, earlier_cost)
+        for urgent in self._lanes[: task.priority]:
+            items += urgent.items
+            cost += urgent.cost
+        return items, cost
 
     def _acceptable(self, items: int, cost: float) -> bool:
         if items >= self.config.max_queue_items:

@@ -26,17 +26,24 @@ class StopChecker:
         """
         if self._matched is not None:
             return "", self._matched
-        if not self._held and self._first_characters.isdisjoint(text):  # the usual case, and fast
+        # The usual case, and fast.
+        if not any(self._lengths) and self._first_characters.isdisjoint(text):
             return text, None
         text = self._held + text
         for position in range(len(self._held), len(text)):
             self._matched = self._advance(text[position])
             if self._matched is not None:
                 self._held = ""
-                return text[: position + 1 - len(self._matched)], self._matched
-        shown = len(text) - max(self._lengths)
+                return text[: max(0, position + 1 - len(self._matched))], self._matched
+        shown = max(0, len(text) - max(self._lengths))
         self._held = text[shown:]
         return text[:shown], None
+
+    def skip(self, text: str) -> str:
+        """Take text that is shown whatever is in it; a stop string that ends behind it may begin in it."""
+        for character in text:
+            self._advance(character)
+        return text
 
     def flush(self) -> str:
         """The text held back, when the answer is over without a match."""
@@ -48,7 +55,7 @@ class StopChecker:
         complete: list[str] = []
         for index, (pattern, failure) in enumerate(self._patterns):
             length = self._lengths[index]
-            while length and pattern[length] != character:
+            while length == len(pattern) or (length and pattern[length] != character):
                 length = failure[length - 1]
             if pattern[length] == character:
                 length += 1

@@ -99,7 +99,7 @@ class Tokenizer:
         end_ids: list[int] = []
         for value in (config.get("eos_token_id"), generation.get("eos_token_id")):
             values = value if isinstance(value, list) else [value]
-            end_ids += [id_ for id_ in values if type(id_) is int]
+            end_ids += [id_ for id_ in values if type(id_) is int and id_ >= 0]
         return cls(
             backend,
             bos_token=_token_text(settings.get("bos_token")),

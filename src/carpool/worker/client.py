@@ -131,24 +131,37 @@ class WorkerClient:
         up. Cancelling it frees its place at the model.
         """
         state, connection = await self._place(request.model, "generate")
-        tokenizer = self._manager.tokenizers[state.name]
+        on_end = self._begin(state.name, places, request.n)  # a full model refuses before anything is made
         call_id = next(self._ids)
         request = msgspec.structs.replace(request, id=call_id, model=state.name)
+        try:
+            generation = self._generation(state, request, stop, lambda: connection.cancel(call_id))
+        except BaseException:
+            on_end()
+            raise
+        await connection.generate(request, generation, on_end)
+        return generation
+
+    def _generation(
+        self,
+        state: ModelState,
+        request: protocol.Generate,
+        stop: Sequence[str],
+        on_close: Callable[[], None],
+    ) -> Generation:
+        tokenizer = self._manager.tokenizers[state.name]
         shown: Collection[int] = ()
         if request.grammar is not None and request.grammar.kind == "tool_calls":
             shown = tokenizer.special_ids_of(named_form(state.tool_form).marks).values()
-        generation = Generation(
+        return Generation(
             tokenizer,
             request.n,
             stop,
-            on_close=lambda: connection.cancel(call_id),
+            on_close=on_close,
             rounds=self._rounds,
             shown=shown,
             min_tokens=request.min_tokens,
         )
-        on_end = self._begin(state.name, places, request.n)  # last: from here on the connection calls it
-        await connection.generate(request, generation, on_end)
-        return generation
 
     async def count_tokens(self, request: protocol.Prompt) -> int:
         """The length of a prompt as its model sees it. It takes no place, and waits for no model to come up.

@@ -42,7 +42,7 @@ class Delta(Piece, frozen=True):
 
     token_ids: list[int] = []
     cached_tokens: int = 0
-    """Prompt tokens that came from the prefix cache; known in the last delta."""
+    """Prompt tokens that came from the prefix cache."""
 
 
 _MOST_AT_ONCE = 64
@@ -56,20 +56,20 @@ class _Choice:
         self, tokenizer: Tokenizer, stop: Sequence[str], shown: Collection[int], min_tokens: int
     ) -> None:
         self.num_unchecked = min_tokens
-        """Its next tokens, in whose text no stop string is looked for."""
+        """Its next tokens, in whose text no stop string ends it."""
         self.detokenizer = IncrementalDetokenizer(tokenizer, shown)
         self.checker = StopChecker(stop)
         self.finished = False
 
     def push(self, token_ids: list[int]) -> tuple[str, str | None]:
         """See `StopChecker.push`."""
-        unchecked = ""
-        if self.num_unchecked:
-            early, token_ids = token_ids[: self.num_unchecked], token_ids[self.num_unchecked :]
-            self.num_unchecked -= len(early)
-            unchecked = self.detokenizer.push(early)
+        if not self.num_unchecked:
+            return self.checker.push(self.detokenizer.push(token_ids))
+        early, token_ids = token_ids[: self.num_unchecked], token_ids[self.num_unchecked :]
+        self.num_unchecked -= len(early)
+        shown = self.checker.skip(self.detokenizer.push(early))
         text, matched = self.checker.push(self.detokenizer.push(token_ids))
-        return unchecked + text, matched
+        return shown + text, matched
 
 
 class Generation:
@@ -94,7 +94,7 @@ class Generation:
     ) -> None:
         """`rounds`: when deltas are delivered. `shown`: the special tokens that give text.
 
-        Stop strings are looked for in what follows the first `min_tokens` tokens.
+        Stop strings are found where they end behind the first `min_tokens` tokens.
         """
         self._tokenizer = tokenizer
         self._choices = [_Choice(tokenizer, stop, shown, min_tokens) for _ in range(n)]

@@ -268,7 +268,7 @@ class StepEntry(msgspec.Struct, array_like=True, frozen=True):
     """Per token: its logprob and the likeliest tokens' (id, logprob)."""
     finish_reason: str | None
     cached_tokens: int = 0
-    """Prompt tokens that came from the prefix cache; set with the finish reason."""
+    """Prompt tokens that came from the prefix cache."""
 
 
 class Step(msgspec.Struct, tag="step", frozen=True):

@@ -289,6 +289,35 @@ async def test_a_request_that_does_not_come_is_not_waited_for_long() -> None:
             await journey.receiver.end(1)
 
 
+async def test_nobody_is_waited_for_without_a_seat() -> None:
+    config = GenerationConfig(max_num_seqs=2, max_num_batched_tokens=64)
+    async with trip(config=config) as journey:
+        with journey.engine.expecting():
+            journey.submit(1, prompt(5), 2, n=2)
+            await journey.receiver.end(1)
+
+
+async def test_a_request_cancelled_while_company_was_expected_holds_up_nobody() -> None:
+    async with trip() as journey:
+        with journey.engine.expecting():
+            journey.submit(1, prompt(5), 2)
+            for _ in range(5):
+                await asyncio.sleep(0)
+            journey.engine.cancel(1)
+            journey.clock.advance(0.02)
+        journey.submit(2, prompt(5), 2)
+        await journey.receiver.end(2)
+
+
+async def test_an_engine_that_expects_company_can_be_stopped() -> None:
+    async with trip() as journey:
+        with journey.engine.expecting():
+            journey.submit(1, prompt(5), 2)
+            await asyncio.sleep(0)
+            await journey.engine.stop()
+            assert (await journey.receiver.end(1)).finish_reason is FinishReason.ERROR
+
+
 async def test_running_requests_wait_for_none_that_is_expected() -> None:
     async with trip() as journey:
         journey.submit(1, prompt(5), 20)

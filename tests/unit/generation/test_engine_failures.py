@@ -229,8 +229,10 @@ async def test_a_row_without_numbers_reaches_nobody_if_it_was_left() -> None:
     class Overflowing(SimulatedDecoder):
         def run(self, batch: StepBatch) -> StepResult:
             result = super().run(batch)
-            is_first = len(self.batches) == 1
-            return replace(result, unusable=[0, 1] if is_first else [])
+            if len(self.batches) > 1:
+                return result
+            assert len(batch.samples) == 2  # the second choice waits for the first one's block
+            return replace(result, unusable=[0, 1])
 
     async with trip(Overflowing(before_step=barrier)) as journey:
         journey.submit(1, prompt(6), 10, n=2)

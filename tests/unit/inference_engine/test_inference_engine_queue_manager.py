@@ -305,6 +305,25 @@ async def test_an_empty_queue_takes_any_tasks_of_one_caller() -> None:
             queue.put_nowait(new_task())
 
 
+async def test_tasks_together_wait_for_other_tenants_as_one_by_one() -> None:
+    def filled() -> QueueManager:
+        queue = QueueManager(EngineConfig(max_queue_items=100))
+        for tenant in range(10):
+            put(queue, *(new_task(tenant=f"{tenant}") for _ in range(9)))
+        return queue
+
+    def new() -> list[InferenceTask]:
+        return [new_task(tenant="new") for _ in range(16)]
+
+    one_by_one, together = filled(), filled()
+    with pytest.raises(QueueFull):
+        put(one_by_one, *new())
+    with pytest.raises(QueueFull):
+        together.put_together(new())
+    assert len(together) == 90
+    together.put_together(new()[:9])
+
+
 async def test_a_senseless_cost_among_several_queues_none() -> None:
     queue = QueueManager()
     with pytest.raises(InvalidConfig, match="cost"):

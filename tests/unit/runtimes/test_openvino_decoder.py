@@ -13,7 +13,7 @@ from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.decoder import Sample, SamplingParams, TokenLogprobs, in_flight
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
-from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
+from carpool.runtimes.openvino.decoder import OpenVinoDecoder, _rounded_up, load_decoder
 from carpool.worker.config import available_cores
 from tests.unit.runtimes.random_llama import CONFIG, RandomLlama
 from tests.unit.runtimes.steps import GREEDY, Row, generate, step
@@ -133,6 +133,14 @@ def test_strangers_in_the_batch_change_nothing(decoder: OpenVinoDecoder) -> None
     ]
     together = last(decoder, *strangers, Row(PROMPT, [15, 9, 12], sample=ALL))
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_the_block_table_keeps_its_length_and_holds_no_block_of_others() -> None:
+    for count in (1, 127, 128):
+        table = _rounded_up(np.arange(count, dtype=np.int32), 900)
+        assert table.dtype == np.int32
+        assert table.tolist() == [*range(count), *[900] * (128 - count)]
+    assert len(_rounded_up(np.zeros(129, np.int32), 900)) == 256
 
 
 def test_rows_may_share_full_blocks(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:

@@ -100,6 +100,12 @@ async def test_a_stop_string_is_looked_for_after_min_tokens(pieces: list[str]) -
     assert deltas[-1].finish_reason == "stop"
 
 
+async def test_a_stop_string_may_begin_within_min_tokens() -> None:
+    running = generation(stop=["bc"], min_tokens=2)
+    assert [running.feed(entry(piece)) for piece in "abc"] == [False, False, True]
+    assert "".join([delta.text async for delta in running]) == "ab"
+
+
 async def test_a_text_that_ends_before_min_tokens_is_whole() -> None:
     running = generation(stop=["b"], min_tokens=9)
     running.feed(entry("abc"))

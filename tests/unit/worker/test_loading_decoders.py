@@ -1,5 +1,6 @@
 """Directories of decoders, loaded as a worker loads them."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,27 @@ async def test_every_architecture_becomes_a_generating_model(tmp_path: Path, nam
 
 async def test_end_tokens_without_logits_end_nothing(tmp_path: Path) -> None:
     """A tokenizer may have been given tokens that its model was not."""
-    model = await load(write(tmp_path / "m", eos_token_id=[VOCAB_SIZE, VOCAB_SIZE + 5]))
+    model = await load(write(tmp_path / "m", eos_token_id=[VOCAB_SIZE, VOCAB_SIZE + 5, -1]))
     assert isinstance(model, GeneratingModel)
     accepted: list[int] = []
     await model.generate(Generate(1, "tiny", prompt_ids=[1, 2, 3], max_tokens=2), accepted.append)
     assert accepted == [3]
     await model.close()
+
+
+async def test_prompts_that_come_together_start_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("carpool.generation.engine._LONGEST_WAIT_S", 60.0)  # however slow the threads are
+    model = await load(write(tmp_path / "m"))
+    assert isinstance(model, GeneratingModel)
+    calls = [
+        model.generate(Generate(id_, "tiny", prompt_ids=[id_, 2, 3], max_tokens=2), lambda _: None)
+        for id_ in range(1, 9)
+    ]
+    await asyncio.gather(*calls)
+    await model.close()
+    assert model.steps == 2
 
 
 async def test_the_chat_template_tells_the_form_of_tool_calls(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ def padded(batch: StepBatch, num_samples: int, spare_block: int) -> StepBatch:
     The plugin multiplies few rows of activations with other kernels than many, so a sequence that is almost
     alone for a while would get other last digits, and with them another text. From `num_samples` rows on they
     depend neither on the number of rows nor on a row's place. The further rows cost time, hence only
-    sequences that were promised the same text pay for them. `spare_block` is no sequence's.
+    sequences that were promised the same text pay for them, and steps that draw nothing. `spare_block` is no
+    sequence's.
     """
     samples = batch.samples
     missing = num_samples - len(samples)
-    if missing < 1 or not (not samples or _repeats(batch, num_samples) or _promises(samples)):
+    needs_company = not samples or _promises(samples) or _repeats(batch, num_samples)
+    if missing < 1 or not needs_company:
         return batch
     num_rows, num_tokens = len(batch.past_lens), len(batch.token_ids)
     further = np.arange(1, missing + 1, dtype=np.int32)
@@ -42,8 +44,9 @@ def _promises(samples: Sequence[Sample]) -> bool:
 
 
 def _repeats(batch: StepBatch, num_samples: int) -> bool:
-    """Whether a row of so few tokens draws none: it computes again what it drew before it gave way.
+    """Whether one of so few tokens is of a row that draws none.
 
-    Reproducible sequences do so token by token; prompts come in longer pieces, or draw.
+    Reproducible sequences compute token by token what they had drawn before they gave way. Other pieces that
+    draw nothing are whole blocks, but for the last tokens of such a sequence's prompt.
     """
     return len(batch.token_ids) < num_samples and len(batch.samples) < len(batch.past_lens)
