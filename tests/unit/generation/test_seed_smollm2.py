@@ -135,16 +135,18 @@ def text_alone(decoder: OpenVinoDecoder, prompt: list[int]) -> list[int]:
     return asyncio.run(ride_alone())
 
 
-@pytest.mark.parametrize("config", [ROOMY, NARROW], ids=["whole", "chunked"])
 @pytest.mark.parametrize(
-    "company",
+    ("company", "config"),
     [
-        ride,
-        beside_strangers,
-        after_one_that_began_alike,
-        returned_to_the_queue,
-        returned_beside_another,
+        (ride, ROOMY),
+        (ride, NARROW),
+        (beside_strangers, ROOMY),
+        (beside_strangers, NARROW),
+        (after_one_that_began_alike, ROOMY),
+        (returned_to_the_queue, ROOMY),
+        (returned_beside_another, NARROW),
     ],
+    ids=lambda value: getattr(value, "__name__", "chunked" if value is NARROW else "whole"),
 )
 async def test_the_same_seed_gives_the_same_text(
     decoder: OpenVinoDecoder,
