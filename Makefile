@@ -44,7 +44,8 @@ types:
 imports:
 	$(VENV)/bin/lint-imports --no-cache
 
-# Whole files to each of two processes: what a file loads is loaded once. Servers (e2e) want all cores.
+# Whole files to each of two processes: what a file loads is loaded once. Servers (e2e) want all cores, and so does
+# what is to compute as they do.
 unit:
 	$(VENV)/bin/pytest tests/unit -m 'not all_cores' -n 2 --dist loadfile --no-loadscope-reorder
 	$(VENV)/bin/pytest tests/unit -m all_cores

@@ -116,7 +116,7 @@ class Benchmark:
         self.figures.arrivals = Arrivals(rate, len(due), left_out)
         for process in self._processes.values():
             if process.variant in chosen:
-                wait_until_idle()
+                self._settle()
                 times = process.serve(prompts(len(due), next(self._turns)), due)
                 ttft = [mine[0] - at for mine, at in zip(times, due, strict=True)]
                 gaps = [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
@@ -132,8 +132,7 @@ class Benchmark:
     ) -> float:
         """Generated tokens per second."""
         asked = prompts(streams, next(self._turns), sentences)
-        if not wait_until_idle():
-            self.figures.num_busy_begins += 1
+        self._settle()
         seconds, texts = process.generate(asked)
         assert len(texts) == streams
         assert all(texts)
@@ -143,6 +142,10 @@ class Benchmark:
             f"{process.variant.engine}, {process.variant.name} x{streams}: {rate:.1f}{note}", file=sys.stderr
         )
         return rate
+
+    def _settle(self) -> None:
+        if not wait_until_idle():
+            self.figures.num_busy_begins += 1
 
 
 def main() -> None:

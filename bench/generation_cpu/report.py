@@ -18,7 +18,7 @@ from carpool.models.tokenizer import Tokenizer
 
 QUALIFYING = (1, 8, 32)
 """Streams at which an engine's variants are compared; the last decides for larger sizes as well."""
-BUSY = 32
+BUSY = QUALIFYING[-1]
 """Streams that the bars are about."""
 
 _BARS = ((contestants.OPENVINO_GENAI, 1.25), (contestants.VLLM_CPU, 1.7), (contestants.LLAMA, 4.0))

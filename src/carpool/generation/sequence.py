@@ -43,13 +43,11 @@ class SequenceOutput(msgspec.Struct, frozen=True):
     index: int
     """Which of the request's `n` choices."""
     token_ids: list[int]
+    usage: Usage
+    """Up to here."""
     logprobs: list[TokenLogprobs] | None = None
     """One per token, where the request asked for them."""
     finish_reason: FinishReason | None = None
-    cached_tokens: int = 0
-    """As in the usage, known before the end."""
-    usage: Usage | None = None
-    """Set with the finish reason."""
     error: CarpoolError | None = None
     """Set with `FinishReason.ERROR`. All unfinished sequences of a request get it in the same call."""
 
@@ -178,17 +176,8 @@ class Sequence:
         finish_reason: FinishReason | None = None,
         error: CarpoolError | None = None,
     ) -> SequenceOutput:
-        """These tokens as an output, with the usage if it is the last."""
-        usage = None
-        if finish_reason is not None:
-            usage = Usage(len(self.prompt_ids), self.num_cached_tokens, len(self.output_ids))
+        """These tokens as an output."""
+        usage = Usage(len(self.prompt_ids), self.num_cached_tokens, len(self.output_ids))
         return SequenceOutput(
-            self.request.request_id,
-            self.index,
-            token_ids,
-            logprobs,
-            finish_reason,
-            self.num_cached_tokens,
-            usage,
-            error,
+            self.request.request_id, self.index, token_ids, usage, logprobs, finish_reason, error
         )

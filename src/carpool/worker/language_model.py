@@ -189,7 +189,7 @@ def _entry(output: SequenceOutput) -> StepEntry:
         output.token_ids,
         None if logprobs is None else [(each.logprob, list(each.top)) for each in logprobs],
         output.finish_reason,
-        output.cached_tokens,
+        output.usage.cached_tokens,
     )
 
 

@@ -1,6 +1,5 @@
 """Steps of few rows, made to round as those of many."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +18,10 @@ def padded(batch: StepBatch, num_samples: int, spare_block: int) -> StepBatch:
     """
     samples = batch.samples
     missing = num_samples - len(samples)
-    needs_company = not samples or _promises(samples) or _repeats(batch, num_samples)
-    if missing < 1 or not needs_company:
+    if missing < 1:
+        return batch
+    is_promised = any(each.params.reproducible for each in samples)
+    if samples and not is_promised and not _repeats(batch, num_samples):
         return batch
     num_rows, num_tokens = len(batch.past_lens), len(batch.token_ids)
     further = np.arange(1, missing + 1, dtype=np.int32)
@@ -37,10 +38,6 @@ def padded(batch: StepBatch, num_samples: int, spare_block: int) -> StepBatch:
             *(Sample(num_rows + i, SamplingParams(temperature=0), (), ()) for i in range(missing)),
         ],
     )
-
-
-def _promises(samples: Sequence[Sample]) -> bool:
-    return any(each.params.reproducible for each in samples)
 
 
 def _repeats(batch: StepBatch, num_samples: int) -> bool:
