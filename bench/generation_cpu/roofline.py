@@ -47,7 +47,7 @@ _GROUPS_OF_4_BITS = 0.5 + 4 / 32
 BYTES_PER_WEIGHT = {
     WeightFormat.F32: (4, 4, 4),
     WeightFormat.BF16: (2, 2, 2),
-    WeightFormat.MIXED: (2, 1, 2),
+    WeightFormat.MIXED: (2, 1, 1),
     WeightFormat.INT8: (1, 1, 1),
     WeightFormat.INT4: (_GROUPS_OF_4_BITS, _GROUPS_OF_4_BITS, 1),
 }

@@ -72,7 +72,7 @@ def test_the_plugins_fusions_match(
     tmp_path: Path, name: str, graph: type[DecoderGraph], expected: dict[str, int]
 ) -> None:
     """Each norm and each rotation is one node."""
-    model = graph(open_checkpoint(DECODERS[name].write(tmp_path)), WeightFormat.F32, 1).model()
+    model = graph(open_checkpoint(DECODERS[name].write(tmp_path)), WeightFormat.F32, "f32", 1).model()
     compiled = compile_model(model, num_threads=1, precision="f32")
     nodes = compiled.get_runtime_model().get_ops()
     found = Counter(str(node.get_rt_info()["layerType"].astype(str)) for node in nodes)

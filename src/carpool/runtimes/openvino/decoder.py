@@ -65,10 +65,10 @@ def load_decoder(
     weights = weight_format(checkpoint, config)
     report = on_progress or (lambda _phase, _share: None)
     report("building", 0.0)
-    graph = _graph_class(checkpoint)(checkpoint, weights, real_threads(num_threads))
+    precision = _compute_precision(weights, config.kv_cache_precision)
+    graph = _graph_class(checkpoint)(checkpoint, weights, precision, real_threads(num_threads))
     model = _build(graph, checkpoint)
     report("compiling", 0.4)
-    precision = _compute_precision(weights, config.kv_cache_precision)
     if precision == "bf16":
         model = _with_half_logits(model)
     compiled = compile_model(

@@ -13,12 +13,15 @@ from carpool.models.dequantize import dequantize
 from carpool.models.hyperparameters import Hyperparameters
 from carpool.runtimes.openvino.blocks import ints, linear
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import Precision
 from carpool.runtimes.openvino.paged_attention import KvCache, PagedInputs, paged_attention, parameter
 from carpool.runtimes.openvino.weights import matrix
 
 
 class DecoderGraph(ABC):
-    """The graph of a checkpoint for `num_threads` threads, its matrices held as `weights` says, but not AUTO.
+    """The graph of a checkpoint for `num_threads` threads, computed in `precision`.
+
+    Its matrices are held as `weights` says, which must not be AUTO.
 
     Inputs, with T tokens and S samples: `input_ids` and `position_ids` i64 [T], `sample_positions` i64 [S]
     (which of the T tokens' logits are wanted), those of `PagedInputs`, and a `KvCache` per layer. Output:
@@ -39,9 +42,12 @@ class DecoderGraph(ABC):
     context_length: int
     """Tokens that a sequence may have."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, num_threads: int
+    ) -> None:
         self._checkpoint = checkpoint
         self._weights = weights
+        self._precision = precision
         self._num_threads = num_threads
         self._config = Hyperparameters(checkpoint.config, str(checkpoint.path))
         self._input_ids = parameter("input_ids", [-1], ov.Type.i64)
@@ -68,9 +74,7 @@ class DecoderGraph(ABC):
         hidden = self._embed(ops.unsqueeze(ops.gather(embedding, self._input_ids, rows), ints(1)))
         for layer in range(self.num_layers):
             hidden = self._layer(hidden, layer)
-        hidden = self._final_norm(hidden)
-        head = embedding if self._is_tied else self._matrix("lm_head.weight")
-        logits = linear(hidden, head, self._bias("lm_head"))
+        logits = self._head(hidden, embedding)
         result = ops.result(ops.reshape(logits, ints(-1, self.vocab_size), False))
         result.output(0).set_names({"logits"})
         inputs = [self._input_ids, self._position_ids, self._sample_positions, *self._paged.parameters]
@@ -94,6 +98,11 @@ class DecoderGraph(ABC):
         if layer < self.num_layers - 1:
             return x
         return ops.gather(x, self._sample_positions, ops.constant(0, ov.Type.i64))
+
+    def _head(self, hidden: ov.Node, embedding: ov.Node) -> ov.Node:
+        """The logits [tokens, 1, vocab_size] of the last layer's output."""
+        head = embedding if self._is_tied else self._matrix("lm_head.weight")
+        return linear(self._final_norm(hidden), head, self._bias("lm_head"))
 
     @abstractmethod
     def _final_norm(self, hidden: ov.Node) -> ov.Node:

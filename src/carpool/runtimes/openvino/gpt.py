@@ -9,6 +9,7 @@ from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.openvino.blocks import activation, ints, layer_norm
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
+from carpool.runtimes.openvino.device import Precision
 
 
 class Gpt(DecoderGraph):
@@ -18,8 +19,10 @@ class Gpt(DecoderGraph):
     word_embedding = "wte.weight"
     typical_matrix = "h.0.mlp.c_fc.weight"
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
-        super().__init__(checkpoint, weights, num_threads)
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, num_threads: int
+    ) -> None:
+        super().__init__(checkpoint, weights, precision, num_threads)
         self.context_length = self._tensor("wpe.weight").shape[0]
         self._activation = self._config.text("activation_function", "gelu_new")
         self._eps = self._config.number("layer_norm_epsilon", 1e-5)

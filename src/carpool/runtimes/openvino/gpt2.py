@@ -13,6 +13,7 @@ from openvino import opset15 as ops
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint, Tensor
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import Precision
 from carpool.runtimes.openvino.gpt import Gpt
 from carpool.runtimes.openvino.weights import matrix
 
@@ -24,8 +25,10 @@ class Gpt2(Gpt):
     everyone else does; the shape of that matrix tells which it is.
     """
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
-        super().__init__(checkpoint, weights, num_threads)
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, num_threads: int
+    ) -> None:
+        super().__init__(checkpoint, weights, precision, num_threads)
         config = self._config
         if config.flag("add_cross_attention", default=False):
             raise ModelFailed(f"{checkpoint.path} attends to an encoder, which is not supported")

@@ -9,6 +9,7 @@ import openvino as ov
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import Precision
 from carpool.runtimes.openvino.gpt import Gpt
 
 _GLOBAL, _LOCAL = "global", "local"
@@ -17,8 +18,10 @@ _GLOBAL, _LOCAL = "global", "local"
 class GptNeo(Gpt):
     """Layers that attend to everything and layers that attend to a window; the scores are not scaled."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
-        super().__init__(checkpoint, weights, num_threads)
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, num_threads: int
+    ) -> None:
+        super().__init__(checkpoint, weights, precision, num_threads)
         config = self._config
         self.num_layers = config.integer("num_layers")
         self._num_heads = config.integer("num_heads")

@@ -13,8 +13,9 @@ from carpool.models.dequantize import dequantize
 from carpool.runtimes.openvino.blocks import activation, rms_norm, rope, rotary_angles, split_heads
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
-from carpool.runtimes.openvino.device import has_matrix_units
+from carpool.runtimes.openvino.device import Precision, uses_matrix_units
 from carpool.runtimes.openvino.rotary import rotary_frequencies
+from carpool.runtimes.openvino.rounded_product import can_round, rounded_linear
 
 FREQUENCY_DIVISORS = "rope_freqs.weight"
 """GGUF's form of Llama 3.1's rotary embeddings, [head_dim / 2]."""
@@ -28,8 +29,10 @@ class Llama(DecoderGraph):
     word_embedding = "embed_tokens.weight"
     typical_matrix = "layers.0.mlp.up_proj.weight"
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
-        super().__init__(checkpoint, weights, num_threads)
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, num_threads: int
+    ) -> None:
+        super().__init__(checkpoint, weights, precision, num_threads)
         config = self._config
         self.num_layers = config.integer("num_hidden_layers")
         self.context_length = config.integer("max_position_embeddings")
@@ -52,6 +55,17 @@ class Llama(DecoderGraph):
         hidden = ops.add(self._needed(hidden, layer), attended)
         normed = self._norm(hidden, f"{name}.post_attention_layernorm")
         return ops.add(hidden, self._feed_forward(normed, f"{name}.mlp"))
+
+    def _head(self, hidden: ov.Node, embedding: ov.Node) -> ov.Node:
+        if not self._rounds_head:
+            return super()._head(hidden, embedding)
+        # With the norm's weights in the head's, its output has a mean square of 1.
+        norm = dequantize(self._tensor("norm.weight"))
+        normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
+        head = self._tensor(self.word_embedding if self._is_tied else "lm_head.weight")
+        logits = rounded_linear(normed, dequantize(head) * norm)
+        bias = self._bias("lm_head")
+        return logits if bias is None else ops.add(logits, bias)
 
     def _final_norm(self, hidden: ov.Node) -> ov.Node:
         return self._norm(hidden, "norm")
@@ -103,7 +117,17 @@ class Llama(DecoderGraph):
         held = self._held_as(self.feed_forward)
         if held is WeightFormat.INT8 and any(side % _TILE for side in sides):
             return False
-        return has_matrix_units() and held is not WeightFormat.INT4 and self._num_threads > 1
+        is_fast = uses_matrix_units(self._precision) and self._num_threads > 1
+        return is_fast and held is not WeightFormat.INT4
+
+    @property
+    def _rounds_head(self) -> bool:
+        """Whether the output layer is a product of 8 bits.
+
+        Not with INT8, where it is one matrix with the table of embeddings and a second would cost its memory.
+        """
+        is_mixed = self._weights is WeightFormat.MIXED
+        return is_mixed and uses_matrix_units(self._precision) and can_round(self._hidden_size)
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)

@@ -6,6 +6,7 @@ Face's `Qwen2ForCausalLM`. Qwen2.5 is the same graph.
 
 from carpool.models.checkpoint import Checkpoint
 from carpool.runtimes.openvino.config import WeightFormat
+from carpool.runtimes.openvino.device import Precision
 from carpool.runtimes.openvino.llama import Llama
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
@@ -14,8 +15,10 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 class Qwen2(Llama):
     """Llama's layers; biases are where the checkpoint has them. Some layers may have a sliding window."""
 
-    def __init__(self, checkpoint: Checkpoint, weights: WeightFormat, num_threads: int) -> None:
-        super().__init__(checkpoint, weights, num_threads)
+    def __init__(
+        self, checkpoint: Checkpoint, weights: WeightFormat, precision: Precision, num_threads: int
+    ) -> None:
+        super().__init__(checkpoint, weights, precision, num_threads)
         self._windows = self._read_windows()
 
     def _sliding_window(self, layer: int) -> int:

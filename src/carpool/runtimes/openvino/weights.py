@@ -60,7 +60,7 @@ def matrix(tensor: Tensor, weights: WeightFormat, *, is_fused: bool = False) -> 
         case WeightFormat.INT4 if tensor.shape[1] % GROUP == 0 and tensor.format is not TensorFormat.Q8_0:
             return _round_to_groups(values).node()
         case WeightFormat.INT8 | WeightFormat.INT4:
-            return _int8_rows(values)
+            return int8_rows(values)
         case _:
             return ops.constant(values)
 
@@ -158,8 +158,8 @@ def _round_to_groups(values: NDArray[np.float32]) -> _Groups:
     return _Groups.of_offsets(np.clip(quantized, 0, 15).astype(np.uint8), scales, lowest)
 
 
-def _int8_rows(values: NDArray[np.float32]) -> ov.Node:
-    """Round [rows, columns] to 8 bits, symmetric, with one scale per row."""
+def int8_rows(values: NDArray[np.float32]) -> ov.Node:
+    """A matrix [rows, columns] held in 8 bits, symmetric, with one scale per row."""
     scales = np.maximum(values.max(axis=1), -values.min(axis=1))[:, None] / 127
     scales[scales == 0] = 1
     quantized = values / scales
