@@ -27,7 +27,7 @@ from carpool.inference_engine import (
     QueueManager,
 )
 from carpool.inference_engine.wakeup import Wakeup
-from carpool.runtimes.decoder import DecoderRuntime, DecoderSpec, StepResult
+from carpool.runtimes.decoder import DecoderRuntime, DecoderSpec, StepHandle, StepResult
 from carpool.telemetry import Registry
 
 from .block_manager import REPRODUCIBLE_ROOT, SHARED_ROOT
@@ -239,7 +239,12 @@ class GenerationEngine:
         started = self._clock.time()
         self._step_runs = True
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, step)
+            in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
+            if step.has_grammar:  # whose masks take their time
+                batch = await in_thread(masked, step)
+            else:
+                batch = step.batch
+            result = await in_thread(self._finish, step, self._runtime.launch(batch))
         except Exception:
             logger.exception("a step of %s failed", self.name)
             self._failures_in_a_row += 1
@@ -258,11 +263,10 @@ class GenerationEngine:
         self._queue.cost_model.observe(cost, cost, seconds * 1e3)
         return result
 
-    def _forward(self, step: Step) -> StepResult:
-        batch = masked(step)
-        result = self._runtime.launch(batch).result()
-        if not len(result.token_ids) == len(result.logprobs) == len(batch.samples):
-            raise RuntimeError(f"{len(batch.samples)} samples asked for, {len(result.token_ids)} drawn")
+    def _finish(self, step: Step, handle: StepHandle) -> StepResult:
+        result = handle.result()
+        if not len(result.token_ids) == len(result.logprobs) == len(step.sampled):
+            raise RuntimeError(f"{len(step.sampled)} samples asked for, {len(result.token_ids)} drawn")
         advance_grammars(step, result)
         return result
 

@@ -25,6 +25,11 @@ class Step:
     num_decodes: int
     """Rows that continue an output; the others work on prompts."""
 
+    @property
+    def has_grammar(self) -> bool:
+        """Whether a sequence that is sampled follows one."""
+        return any(seq.matcher is not None for seq in self.sampled)
+
 
 def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
     """Lay the sequences' next tokens and block tables out as the arrays of a `StepBatch`."""
