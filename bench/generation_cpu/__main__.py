@@ -3,9 +3,9 @@
 First every variant of every engine runs by itself at 1, 8 and 32 streams. Then each engine's best variants
 take turns, size by size: what was best at 32 streams runs at 64 as well, and at 1 stream Carpool's int4 in
 any case. At 32 streams they run once more with short questions, where most of the time goes into decoding.
-The first run of a size does not count, no prompt is used twice, and each run begins on an idle machine. Who
-is far behind runs once. At last requests arrive at random times, the same for everyone. Writes
-bench/results/generation_cpu.*.
+What counts is always the second of two runs, one right after the other, of which the first begins on an idle
+machine; no prompt is used twice. Who is far behind has one such pair. At last requests arrive at random
+times, the same for everyone. Writes bench/results/generation_cpu.*.
 """
 
 import argparse
@@ -52,9 +52,7 @@ class Benchmark:
         try:
             process = ContestantProcess(variant)
             for streams in QUALIFYING:
-                for is_counted in (False, True):
-                    rate = self._run(process, streams, MIXED, is_counted=is_counted)
-                self.figures.rates[variant, streams] = [rate]
+                self.figures.rates[variant, streams] = [self._second_run(process, streams, MIXED)]
         except ContestantFailedError as error:
             self.figures.failures[key] = str(error)
             print(f"{key} cannot run here: {error}", file=sys.stderr)
@@ -91,17 +89,14 @@ class Benchmark:
         self._take_turns(BUSY, QUESTIONS, self.figures.questions)
 
     def _take_turns(self, streams: int, sentences: Sequence[int], rates: dict[Variant, list[float]]) -> None:
-        """Add to each variant's rates; who is far behind runs no more than once."""
+        """Add to each variant's rates; who is far behind has no more than one."""
         processes = [process for process in self._processes.values() if process.variant in rates]
-        if not any(rates.values()):
-            for process in processes:
-                self._run(process, streams, sentences, is_counted=False)
         for _ in range(self._runs):
             for process in processes:
                 own = rates[process.variant]
                 best = max(map(median, filter(None, rates.values())), default=0.0)
                 if not own or median(own) * FAR_BEHIND > best:
-                    own.append(self._run(process, streams, sentences, is_counted=True))
+                    own.append(self._second_run(process, streams, sentences))
 
     def arrive(self) -> None:
         """Random arrivals, one engine after the other."""
@@ -127,20 +122,18 @@ class Benchmark:
         for process in self._processes.values():
             process.end()
 
-    def _run(
-        self, process: ContestantProcess, streams: int, sentences: Sequence[int], *, is_counted: bool
-    ) -> float:
-        """Generated tokens per second."""
-        asked = prompts(streams, next(self._turns), sentences)
+    def _second_run(self, process: ContestantProcess, streams: int, sentences: Sequence[int]) -> float:
+        """Generated tokens per second, right after a run that is not counted.
+
+        After a pause the processor takes some tenths of a second to get to its speed, whoever runs.
+        """
         self._settle()
-        seconds, texts = process.generate(asked)
-        assert len(texts) == streams
-        assert all(texts)
+        for _ in range(2):
+            seconds, texts = process.generate(prompts(streams, next(self._turns), sentences))
+            assert len(texts) == streams
+            assert all(texts)
         rate = streams * NEW_TOKENS / seconds
-        note = "" if is_counted else " (not counted)"
-        print(
-            f"{process.variant.engine}, {process.variant.name} x{streams}: {rate:.1f}{note}", file=sys.stderr
-        )
+        print(f"{process.variant.engine}, {process.variant.name} x{streams}: {rate:.1f}", file=sys.stderr)
         return rate
 
     def _settle(self) -> None:

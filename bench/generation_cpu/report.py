@@ -98,9 +98,10 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
         f"streams. Prompts have {mixed}; in the column of questions {questions}. Generated tokens per second "
         "of wall time from the first submit to the last text, prompts and text work included; median of the "
-        "counted runs, in brackets the lowest and the highest; engines that are far behind ran once. Each "
-        "run begins when the machine is idle, since threads of some engines spin on after theirs "
-        f"({figures.num_busy_begins} runs could not wait for that any longer). Carpool's requests cross the "
+        "counted runs, in brackets the lowest and the highest; engines that are far behind have one. Counted "
+        "is the second of two runs, one right after the other. The first begins when the machine is idle, "
+        "since threads of some engines spin on after their runs "
+        f"({figures.num_busy_begins} could not wait for that any longer). Carpool's requests cross the "
         "border to its worker process, as in service.",
         table(_rates(figures)),
         table(_bars(figures)),
