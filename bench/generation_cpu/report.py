@@ -27,8 +27,8 @@ _BAR_AT_ONE = 1.2
 """Asked for against llama.cpp at 1 stream, of int4 weights."""
 
 FAR_BEHIND = 3.0
-"""An engine that the best one is so many times as fast as runs once, and meets no random arrivals: a load
-that it can bear tells nothing of the others."""
+"""An engine that the best one is so many times as fast as has one counted run and meets no random arrivals: a
+load that it can bear tells nothing of the others."""
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Figures:
     questions: dict[Variant, list[float]] = field(default_factory=dict)
     """The same at `BUSY` streams with short prompts."""
     num_busy_begins: int = 0
-    """Runs that began before the machine was idle."""
+    """Pairs of runs that began before the machine was idle."""
     best: dict[int, dict[str, Variant]] = field(default_factory=dict)
     """Each engine's best variant at the qualifying sizes."""
     failures: dict[str, str] = field(default_factory=dict)
@@ -98,9 +98,9 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
         f"streams. Prompts have {mixed}; in the column of questions {questions}. Generated tokens per second "
         "of wall time from the first submit to the last text, prompts and text work included; median of the "
-        "counted runs, in brackets the lowest and the highest; engines that are far behind have one. Counted "
-        "is the second of two runs, one right after the other. The first begins when the machine is idle, "
-        "since threads of some engines spin on after their runs "
+        "counted runs, in brackets the lowest and the highest; who is far behind has one. What counts is "
+        "the second of two runs, one right after the other, of which the first begins when the machine is "
+        "idle, since threads of some engines spin on after theirs "
         f"({figures.num_busy_begins} could not wait for that any longer). Carpool's requests cross the "
         "border to its worker process, as in service.",
         table(_rates(figures)),

@@ -38,7 +38,7 @@ from carpool.runtimes.decoder import (
 )
 from carpool.runtimes.openvino.config import DecoderConfig, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
-from carpool.runtimes.openvino.device import core, default_precision
+from carpool.runtimes.openvino.device import core, default_precision, uses_matrix_units
 from carpool.telemetry import Registry
 
 STREAMS = (1, 8, 32)
@@ -47,11 +47,11 @@ _GROUPS_OF_4_BITS = 0.5 + 4 / 32
 BYTES_PER_WEIGHT = {
     WeightFormat.F32: (4, 4, 4),
     WeightFormat.BF16: (2, 2, 2),
-    WeightFormat.MIXED: (2, 1, 1),
+    WeightFormat.MIXED: (2, 1, 1 if uses_matrix_units(default_precision()) else 2),
     WeightFormat.INT8: (1, 1, 1),
     WeightFormat.INT4: (_GROUPS_OF_4_BITS, _GROUPS_OF_4_BITS, 1),
 }
-"""Of attention's matrices, the feed-forward layers' and the output layer, which has 8 bits in the file."""
+"""Of attention's matrices, the feed-forward layers' and the output layer, which int4 leaves at 8 bits."""
 _KINDS = {
     "FullyConnected": "products",
     "MatMul": "products",

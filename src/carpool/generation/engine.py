@@ -46,7 +46,9 @@ _LONGEST_WAIT_S = 0.02
 
 
 class GenerationEngine:
-    """Continuous batching over one decoder: all on one event loop, except the forward pass, in a thread.
+    """Continuous batching over one decoder, all on one event loop.
+
+    But for the masks of grammars and the wait for a forward pass and its draws, which have a thread.
 
     `on_step` gets all outputs of a step in one call, and those of a cancellation, a missed deadline or a
     failure when it happens. It is called on the loop and must not block. It never runs inside `submit`.
@@ -235,16 +237,20 @@ class GenerationEngine:
             await self._wake.wait(None if give_up_at == math.inf else give_up_at)
 
     async def _execute(self, step: Step) -> StepResult | None:
-        """Run a step in the engine's thread; None if it failed, and its requests with it."""
+        """Run a step; None if it failed, and its requests with it.
+
+        It is launched from here where nothing has to be computed before: the device would start later after
+        a change to the engine's thread.
+        """
         started = self._clock.time()
         self._step_runs = True
         try:
             in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
             if step.has_grammar:  # whose masks take their time
-                batch = await in_thread(masked, step)
+                handle = await in_thread(self._launch_masked, step)
             else:
-                batch = step.batch
-            result = await in_thread(self._finish, step, self._runtime.launch(batch))
+                handle = self._runtime.launch(step.batch)
+            result = await in_thread(self._finish, step, handle)
         except Exception:
             logger.exception("a step of %s failed", self.name)
             self._failures_in_a_row += 1
@@ -252,6 +258,7 @@ class GenerationEngine:
             concerned = [seq.request.request_id for seq, _ in step.rows if seq.status is Status.RUNNING]
             error = CarpoolError(f"{self.name} failed while it worked on this request")
             self._delivery.fail(concerned, error)
+            await asyncio.sleep(0)  # a launch that fails waits for nothing, and others want the loop
             return None
         finally:
             self._step_runs = False
@@ -262,6 +269,9 @@ class GenerationEngine:
         cost = self._scheduler.cost(len(step.batch.token_ids) - step.num_decodes, step.num_decodes)
         self._queue.cost_model.observe(cost, cost, seconds * 1e3)
         return result
+
+    def _launch_masked(self, step: Step) -> StepHandle:
+        return self._runtime.launch(masked(step))
 
     def _finish(self, step: Step, handle: StepHandle) -> StepResult:
         result = handle.result()

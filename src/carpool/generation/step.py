@@ -57,10 +57,8 @@ def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
 
 
 def masked(step: Step) -> StepBatch:
-    """The step's batch with the masks of the sequences that follow a grammar; takes the masks' time."""
+    """The batch of a step that `has_grammar`, with the masks of those sequences; takes the masks' time."""
     matchers = {row: seq.matcher for row, seq in enumerate(step.sampled) if seq.matcher is not None}
-    if not matchers:
-        return step.batch
     masks = next_masks(list(matchers.values()))
     samples = list(step.batch.samples)
     for (row, matcher), mask in zip(matchers.items(), masks, strict=True):

@@ -134,7 +134,10 @@ class DecoderRuntime(Protocol):
         ...
 
     def launch(self, batch: StepBatch) -> StepHandle:
-        """Start a step; returns without waiting for it where the device allows."""
+        """Start a step. Called on an event loop, so it neither computes nor waits.
+
+        But it may wait for the step in flight, if there is one.
+        """
         ...
 
     def close(self) -> None:

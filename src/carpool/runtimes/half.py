@@ -11,6 +11,7 @@ Logits = Floats | Halves
 _INFINITY = 0x7F80
 """Its bits in bf16; those of a NaN are larger: without a sign than these, with one than minus infinity's."""
 _MINUS_INFINITY = 0xFF80
+_NAN = 0x7FC0
 
 
 def numbers(logits: Logits) -> Floats:
@@ -25,6 +26,11 @@ def numbers(logits: Logits) -> Floats:
 def minus_infinity(logits: Logits) -> float:
     """What is put into such logits to take a token out."""
     return -np.inf if logits.dtype == np.float32 else _MINUS_INFINITY
+
+
+def not_a_number(logits: Logits) -> float:
+    """What is put into such logits to make a row unusable."""
+    return np.nan if logits.dtype == np.float32 else _NAN
 
 
 def likeliest(logits: Logits) -> list[int] | None:

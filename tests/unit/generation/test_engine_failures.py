@@ -257,6 +257,52 @@ async def test_a_launch_that_fails_is_a_failed_step() -> None:
         assert (await journey.receiver.end(1)).finish_reason is FinishReason.ERROR
 
 
+async def test_launches_that_fail_leave_turns_to_others() -> None:
+    class Refusing(SimulatedDecoder):
+        refused = 0
+
+        def launch(self, batch: StepBatch) -> SimulatedStep:
+            if self.refused < 20:
+                self.refused += 1
+                raise MemoryError
+            return super().launch(batch)
+
+    decoder = Refusing()
+    async with trip(decoder, replace(TWO_SEATS, max_num_seqs=1, max_step_failures=30)) as journey:
+        for request_id in range(22):
+            journey.submit(request_id, prompt(6, salt=request_id), 3)
+        turns = []
+        while decoder.refused < 20:
+            turns.append(decoder.refused)
+            await asyncio.sleep(0)
+        assert len(set(turns)) > 10  # not all of them in one turn of the loop
+        reasons = [(await journey.receiver.end(request_id)).finish_reason for request_id in range(22)]
+        assert reasons == [FinishReason.ERROR] * 20 + [FinishReason.LENGTH] * 2
+
+
+async def test_steps_are_launched_on_the_loop_and_awaited_in_a_thread() -> None:
+    class Recording(SimulatedDecoder):
+        launched_in: set[int]
+        ran_in: set[int]
+
+        def launch(self, batch: StepBatch) -> SimulatedStep:
+            self.launched_in.add(threading.get_ident())
+            return super().launch(batch)
+
+        def run(self, batch: StepBatch) -> StepResult:
+            self.ran_in.add(threading.get_ident())
+            return super().run(batch)
+
+    decoder = Recording()
+    decoder.launched_in, decoder.ran_in = set(), set()
+    async with trip(decoder) as journey:
+        journey.submit(1, prompt(6), 5)
+        await journey.receiver.end(1)
+    assert decoder.launched_in == {threading.get_ident()}
+    assert len(decoder.ran_in) == 1
+    assert not decoder.ran_in & decoder.launched_in
+
+
 async def test_a_fault_of_the_engine_itself_ends_everything_with_the_reason() -> None:
     journey = Trip(SimulatedDecoder(), TWO_SEATS)
     async with journey.engine:

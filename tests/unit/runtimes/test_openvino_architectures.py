@@ -17,11 +17,12 @@ from carpool.runtimes.decoder import SamplingParams
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
-from carpool.runtimes.openvino.device import compile_model
+from carpool.runtimes.openvino.device import compile_model, default_precision, uses_matrix_units
 from carpool.runtimes.openvino.gpt2 import Gpt2
 from carpool.runtimes.openvino.gpt_neo import GptNeo
 from carpool.runtimes.openvino.llama import Llama
 from carpool.runtimes.openvino.qwen3 import Qwen3
+from tests.unit.runtimes.random_llama import RandomLlama
 from tests.unit.runtimes.steps import Row, step
 from tests.unit.runtimes.tiny_decoders import (
     ABSENT,
@@ -76,6 +77,20 @@ def test_the_plugins_fusions_match(
     compiled = compile_model(model, num_threads=1, precision="f32")
     nodes = compiled.get_runtime_model().get_ops()
     found = Counter(str(node.get_rt_info()["layerType"].astype(str)) for node in nodes)
+    assert {kind: found[kind] for kind in expected} == expected
+
+
+@pytest.mark.all_cores
+@pytest.mark.skipif(not uses_matrix_units(default_precision()), reason="takes a processor with AMX")
+def test_the_plugins_fusions_match_with_mixed_weights() -> None:
+    """The output layer is a product of integers, and what makes it one leaves the other layers alone."""
+    checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
+    decoder = load_decoder(checkpoint, DecoderConfig(weights=WeightFormat.MIXED), num_threads=2)
+    nodes = decoder._request.get_compiled_model().get_runtime_model().get_ops()
+    found = Counter(
+        str(node.get_rt_info()[key].astype(str)) for node in nodes for key in ("layerType", "primitiveType")
+    )
+    expected = {"LLMMLP": 3, "RMS": 7, "RoPE": 6, "PagedAttention": 3, "brgemm_avx512_amx_i8": 1}
     assert {kind: found[kind] for kind in expected} == expected
 
 

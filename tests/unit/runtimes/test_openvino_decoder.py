@@ -204,6 +204,25 @@ def test_other_weight_formats_are_near(
     assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > correlation
 
 
+@pytest.mark.parametrize(("tied", "bias"), [(False, False), (True, True)])
+def test_mixed_weights_with_heads_of_all_kinds_are_near(tied: bool, bias: bool) -> None:
+    llama = RandomLlama(tied=tied, bias=bias, hidden_size=128, intermediate_size=192)
+    found = last(load(llama, DecoderConfig(weights=WeightFormat.MIXED)), Row(PROMPT, [0, 1, 2], sample=ALL))
+    assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("weights", [WeightFormat.F32, WeightFormat.BF16, WeightFormat.MIXED])
+def test_a_row_without_numbers_is_told_whatever_the_weights_are(weights: WeightFormat) -> None:
+    """Products of integers have no NaN."""
+    llama = RandomLlama(tied=False, hidden_size=128, intermediate_size=192)
+    broken = PROMPT[3]
+    llama._weights["model.embed_tokens.weight"][broken] = np.nan
+    decoder = load(llama, DecoderConfig(weights=weights, kv_cache_bytes=16 << 20))
+    others = [token for token in PROMPT if token != broken]
+    result = decoder.launch(step(Row(others[:5], [0]), Row(PROMPT[:5], [1]), Row(others[:7], [2]))).result()
+    assert list(result.unusable) == [1]
+
+
 def test_kv_memory_fits_its_budget(llama: RandomLlama) -> None:
     per_token = 2 * 3 * 2 * 32 * 4  # keys and values, layers, heads, dimensions, bytes
     config = DecoderConfig(

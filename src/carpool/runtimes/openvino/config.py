@@ -20,9 +20,9 @@ class WeightFormat(StrEnum):
     """Eight bits with one scale per output feature. Where the CPU computes in bf16, what the matrices are
     multiplied with is rounded to eight bits too, with one scale per token or group of 64 features."""
     MIXED = "mixed"
-    """The feed-forward layers' matrices, most of a model, as INT8, the others as BF16, since with AMX other
-    products gain little from 8-bit weights. But for one: the output layer of Llama's relatives, where weights and
-    activations both are rounded to eight bits if the CPU has AMX."""
+    """The feed-forward layers' matrices, most of a model, as INT8, the others as BF16: with AMX the plugin
+    gains from eight bits only in its kernel for feed-forward layers. And, for Llama and its relatives on AMX,
+    in the output layer, whose weights and activations are both rounded to eight bits then."""
     INT4 = "int4"
     """Four bits in groups of 32. ggml's 4-bit matrices are held as stored, its 8-bit ones as above."""
 

@@ -12,7 +12,7 @@ from openvino.preprocess import PrePostProcessor
 from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
 from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
-from carpool.runtimes.half import Logits
+from carpool.runtimes.half import Logits, not_a_number
 from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
@@ -112,7 +112,7 @@ def _graph_class(checkpoint: Checkpoint) -> type[DecoderGraph]:
 def _build(graph: DecoderGraph, checkpoint: Checkpoint) -> ov.Model:
     try:
         return graph.model()
-    except RuntimeError as error:  # tensors whose shapes contradict each other or config.json
+    except (RuntimeError, ValueError) as error:  # tensors whose shapes contradict each other or config.json
         reason = str(error).strip().splitlines()[-1]
         raise ModelFailed(f"{checkpoint.path} cannot be built as its config.json says: {reason}") from error
 
@@ -192,6 +192,7 @@ class OpenVinoDecoder:
         # A quantised cache may hold its scales in further rows of the block.
         block_size = min(_block_shape(port)[1] for port in caches)
         self._spec = DecoderSpec(vocab_size, context_length, block_size, num_blocks)
+        self._has_row_sums = len(compiled.outputs) > 1
         self._request = compiled.create_infer_request()
         self._inputs = InputTensors(self._request)
         self._kv_memory = []  # an ov.Tensor does not keep its array alive
@@ -237,7 +238,7 @@ class OpenVinoDecoder:
         for name, values in inputs.items():
             self._inputs.write(name, values)
         self._request.start_async()
-        self._last = _Step(self._request, samples, self._statistics)
+        self._last = _Step(self._request, samples, self._statistics, has_row_sums=self._has_row_sums)
         return self._last
 
     def close(self) -> None:
@@ -265,9 +266,12 @@ class _Step:
         request: ov.InferRequest,
         samples: Sequence[Sample],
         statistics: StrandStatistics,
+        *,
+        has_row_sums: bool,
     ) -> None:
         self._request = request
         self._statistics = statistics
+        self._has_row_sums = has_row_sums
         self._samples = samples
         self._outcome: StepResult | Exception | None = None
 
@@ -285,7 +289,11 @@ class _Step:
         rows: Logits = logits.data
         if logits.element_type == ov.Type.bf16:
             rows = rows.view(np.uint16)
-        return sample(rows[: len(self._samples)], self._samples, self._statistics)
+        rows = rows[: len(self._samples)]
+        if self._has_row_sums:
+            sums = self._request.get_output_tensor(1).data[: len(rows)]
+            rows[~np.isfinite(sums)] = not_a_number(rows)
+        return sample(rows, self._samples, self._statistics)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""

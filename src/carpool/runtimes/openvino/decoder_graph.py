@@ -25,7 +25,8 @@ class DecoderGraph(ABC):
 
     Inputs, with T tokens and S samples: `input_ids` and `position_ids` i64 [T], `sample_positions` i64 [S]
     (which of the T tokens' logits are wanted), those of `PagedInputs`, and a `KvCache` per layer. Output:
-    `logits` f32 [S, vocab_size]. Hidden states are [tokens, 1, hidden size] throughout: three axes, as the
+    `logits` f32 [S, vocab_size], and `row_sums` f32 [S] if logits are products of integers: not finite where
+    the logits mean nothing. Hidden states are [tokens, 1, hidden size] throughout: three axes, as the
     plugin's fusions want. A subclass is one architecture; it raises `ModelFailed` for a variant that is not
     supported.
     """
@@ -55,6 +56,8 @@ class DecoderGraph(ABC):
         self._sample_positions = parameter("sample_positions", [-1], ov.Type.i64)
         self._paged = PagedInputs.create()
         self._caches: list[KvCache] = []
+        self._row_sums: ov.Node | None = None
+        """A number of each sample, or a NaN where its hidden state has one, if its logits do not show it."""
         self.vocab_size = self.tensor_of(checkpoint, self.word_embedding).shape[0]
 
     @classmethod
@@ -75,12 +78,13 @@ class DecoderGraph(ABC):
         for layer in range(self.num_layers):
             hidden = self._layer(hidden, layer)
         logits = self._head(hidden, embedding)
-        result = ops.result(ops.reshape(logits, ints(-1, self.vocab_size), False))
-        result.output(0).set_names({"logits"})
+        results = [_result("logits", ops.reshape(logits, ints(-1, self.vocab_size), False))]
+        if self._row_sums is not None:
+            results.append(_result("row_sums", self._row_sums))
         inputs = [self._input_ids, self._position_ids, self._sample_positions, *self._paged.parameters]
         for cache in self._caches:
             inputs += [cache.key, cache.value]
-        return ov.Model([result], inputs, self._checkpoint.architecture)
+        return ov.Model(results, inputs, self._checkpoint.architecture)
 
     def _embed(self, words: ov.Node) -> ov.Node:
         """The hidden states of the first layer, from the embeddings of the tokens."""
@@ -216,3 +220,9 @@ class DecoderGraph(ABC):
     def _is_tied(self) -> bool:
         """Whether the head is the table of embeddings."""
         return self._config.flag("tie_word_embeddings", default=False) or not self._has("lm_head.weight")
+
+
+def _result(name: str, node: ov.Node) -> ov.Node:
+    result = ops.result(node)
+    result.output(0).set_names({name})
+    return result

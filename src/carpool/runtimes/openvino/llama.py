@@ -10,10 +10,10 @@ from openvino import opset15 as ops
 
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.dequantize import dequantize
-from carpool.runtimes.openvino.blocks import activation, rms_norm, rope, rotary_angles, split_heads
+from carpool.runtimes.openvino.blocks import activation, ints, rms_norm, rope, rotary_angles, split_heads
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
-from carpool.runtimes.openvino.device import Precision, uses_matrix_units
+from carpool.runtimes.openvino.device import Precision, has_matrix_units, uses_matrix_units
 from carpool.runtimes.openvino.rotary import rotary_frequencies
 from carpool.runtimes.openvino.rounded_product import can_round, rounded_linear
 
@@ -59,9 +59,10 @@ class Llama(DecoderGraph):
     def _head(self, hidden: ov.Node, embedding: ov.Node) -> ov.Node:
         if not self._rounds_head:
             return super()._head(hidden, embedding)
-        # With the norm's weights in the head's, its output has a mean square of 1.
+        # With the norm's weights in the head's, what the norm gives has a mean square of 1.
         norm = dequantize(self._tensor("norm.weight"))
         normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
+        self._row_sums = ops.reshape(ops.reduce_sum(normed, ints(2)), ints(-1), False)
         head = self._tensor(self.word_embedding if self._is_tied else "lm_head.weight")
         logits = rounded_linear(normed, dequantize(head) * norm)
         bias = self._bias("lm_head")
@@ -117,14 +118,13 @@ class Llama(DecoderGraph):
         held = self._held_as(self.feed_forward)
         if held is WeightFormat.INT8 and any(side % _TILE for side in sides):
             return False
-        is_fast = uses_matrix_units(self._precision) and self._num_threads > 1
-        return is_fast and held is not WeightFormat.INT4
+        return has_matrix_units() and held is not WeightFormat.INT4 and self._num_threads > 1
 
     @property
     def _rounds_head(self) -> bool:
-        """Whether the output layer is a product of 8 bits.
+        """Whether the output layer is a product of integers.
 
-        Not with INT8, where it is one matrix with the table of embeddings and a second would cost its memory.
+        Not with INT8, which is for the least memory: a tied head would no longer be the table of embeddings.
         """
         is_mixed = self._weights is WeightFormat.MIXED
         return is_mixed and uses_matrix_units(self._precision) and can_round(self._hidden_size)

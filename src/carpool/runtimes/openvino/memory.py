@@ -9,7 +9,7 @@ _BITS = {
     WeightFormat.F32: 32,
     WeightFormat.BF16: 16,
     WeightFormat.INT8: 8,
-    WeightFormat.MIXED: 16,  # at most
+    WeightFormat.MIXED: 16,  # at most, but for models that are embeddings for the most part
     WeightFormat.INT4: 5,  # four, and for each group of 32 a scale and a zero point in f16
 }
 

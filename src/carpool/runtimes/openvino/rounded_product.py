@@ -11,17 +11,19 @@ from carpool.runtimes.openvino.blocks import linear
 from carpool.runtimes.openvino.weights import int8_rows
 
 _REACH = 6
-"""Standard deviations that the 8 bits reach. Normalised and rotated activations are close to normally
-distributed, so hardly one of a billion is cut off."""
+"""Standard deviations that the 8 bits reach. What is normalised and rotated is close to normally distributed,
+unless few features have nearly all of a row's energy; what is beyond the reach is cut off."""
 _STEPS = 127
 """On each side of zero."""
-_LONGEST_OUTLIER = 4
-"""Standard deviations that a feature with all of a row's energy may be left with by the rotation."""
+_MOST_CONCENTRATED = 4
+"""Standard deviations that a rotated row has where its energy is all in one feature. It must be within the
+reach, with room for others."""
+_LARGEST_BLOCK = 256
 
 
 def can_round(width: int) -> bool:
-    """Whether a rotation spreads outliers among `width` features widely enough."""
-    return width <= _LONGEST_OUTLIER**2 * _block(width)
+    """Whether a rotation spreads a row of `width` features widely enough, wherever its energy is."""
+    return width <= _MOST_CONCENTRATED**2 * _block(width)
 
 
 def rounded_linear(x: ov.Node, weight: NDArray[np.float32]) -> ov.Node:
@@ -29,24 +31,31 @@ def rounded_linear(x: ov.Node, weight: NDArray[np.float32]) -> ov.Node:
 
     All activations share one scale that is known beforehand, so nothing has to be looked for in them, and no
     result has to be scaled by its row. Outliers would not fit into that scale, or make it coarse: hence both
-    factors are rotated first, which spreads an outlier over a block of features and leaves the product as it
-    is. QuaRot, Ashkboos et al., https://arxiv.org/abs/2404.00456. `weight` is [out_features, width], of a
-    width that `can_round`.
+    factors are rotated first, which spreads every feature over a block and leaves the product as it is.
+    QuaRot, Ashkboos et al., https://arxiv.org/abs/2404.00456. `weight` is [out_features, width], of a width
+    that `can_round`. Integers hold no NaN: in its place there are numbers that mean nothing.
     """
     width = weight.shape[1]
     block = _block(width)
-    signs = _hadamard(block)
-    rotated = linear(x, ops.constant(np.kron(np.eye(width // block, dtype=np.float32), signs)))
-    reach = np.float32(_REACH * math.sqrt(block))
-    # Makes this a product of integers for the plugin.
-    rounded = ops.fake_quantize(rotated, -reach, reach, -reach, reach, 2 * _STEPS + 1)
-    weight = np.matmul(weight.reshape(-1, block), signs / np.float32(block)).reshape(weight.shape)
-    return linear(rounded, int8_rows(weight))
+    hadamard = _hadamard(block)
+    # A random order and random signs, always the same: neither neighbours nor a common sign stay together.
+    chance = np.random.default_rng(0)
+    order = chance.permutation(width)
+    signs = chance.choice(np.array([-1, 1], np.float32), width)
+    rotation = np.zeros((width, width), np.float32)
+    rotation[:, order] = np.kron(np.eye(width // block, dtype=np.float32), hadamard) * signs
+    reach = np.float32(_REACH * math.sqrt(block))  # the rotation has ones, so it is that much too long
+    # The plugin's low-precision transformations make a product of integers of what follows a FakeQuantize.
+    rounded = ops.fake_quantize(
+        linear(x, ops.constant(rotation)), -reach, reach, -reach, reach, 2 * _STEPS + 1
+    )
+    weight = (weight[:, order] * signs).reshape(-1, block)
+    return linear(rounded, int8_rows(np.matmul(weight, hadamard / np.float32(block)).reshape(-1, width)))
 
 
 def _block(width: int) -> int:
-    """The largest power of two that divides it."""
-    return width & -width
+    """How many features are rotated into each other: the largest power of two in the width, up to 256."""
+    return min(width & -width, _LARGEST_BLOCK)
 
 
 def _hadamard(size: int) -> NDArray[np.float32]:
