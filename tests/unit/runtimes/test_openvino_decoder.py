@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from carpool.errors import StartError
+from carpool.errors import ModelFailed, StartError
 from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes.decoder import Sample, SamplingParams, TokenLogprobs, in_flight
@@ -208,6 +208,41 @@ def test_other_weight_formats_are_near(
 def test_mixed_weights_with_heads_of_all_kinds_are_near(tied: bool, bias: bool) -> None:
     llama = RandomLlama(tied=tied, bias=bias, hidden_size=128, intermediate_size=192)
     found = last(load(llama, DecoderConfig(weights=WeightFormat.MIXED)), Row(PROMPT, [0, 1, 2], sample=ALL))
+    assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("weights", [WeightFormat.BF16, WeightFormat.MIXED])
+@pytest.mark.parametrize(
+    "shape", [(VOCAB_SIZE, 1), (VOCAB_SIZE,), (2 * VOCAB_SIZE, 128), (VOCAB_SIZE - 1, 128)]
+)
+def test_a_head_of_another_shape_is_refused(weights: WeightFormat, shape: tuple[int, ...]) -> None:
+    llama = RandomLlama(tied=False, hidden_size=128, intermediate_size=192)
+    llama._weights["lm_head.weight"] = np.ones(shape, np.float32)
+    with pytest.raises(ModelFailed, match=r"lm_head\.weight has the shape"):
+        load(llama, DecoderConfig(weights=weights))
+
+
+@pytest.mark.parametrize("weights", [WeightFormat.BF16, WeightFormat.MIXED])
+@pytest.mark.parametrize("shape", [(VOCAB_SIZE, 1), (127,)])
+def test_a_norm_of_another_shape_is_refused(weights: WeightFormat, shape: tuple[int, ...]) -> None:
+    llama = RandomLlama(hidden_size=128, intermediate_size=192)
+    llama._weights["model.norm.weight"] = np.ones(shape, np.float32)
+    with pytest.raises(ModelFailed, match=r"norm\.weight has the shape"):
+        load(llama, DecoderConfig(weights=weights))
+
+
+def test_weights_that_are_not_numbers_are_refused_where_integers_would_hide_them() -> None:
+    llama = RandomLlama(hidden_size=128, intermediate_size=192)
+    llama._weights["model.layers.1.mlp.gate_proj.weight"][3, 5] = np.nan
+    with pytest.raises(ModelFailed, match="not numbers"):
+        load(llama, DecoderConfig(weights=WeightFormat.MIXED))
+
+
+@pytest.mark.all_cores
+@pytest.mark.parametrize(("weights", "inner"), [(WeightFormat.MIXED, 64), (WeightFormat.BF16, 32)])
+def test_narrow_feed_forward_layers_do_not_end_the_process(weights: WeightFormat, inner: int) -> None:
+    llama = RandomLlama(hidden_size=128, intermediate_size=inner)
+    found = last(load(llama, DecoderConfig(weights=weights)), Row(PROMPT, [0, 1, 2], sample=ALL))
     assert np.corrcoef(found, llama.logprobs(PROMPT)[-1])[0, 1] > 0.99
 
 

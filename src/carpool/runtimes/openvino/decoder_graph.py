@@ -105,8 +105,18 @@ class DecoderGraph(ABC):
 
     def _head(self, hidden: ov.Node, embedding: ov.Node) -> ov.Node:
         """The logits [tokens, 1, vocab_size] of the last layer's output."""
+        self._check_head()
         head = embedding if self._is_tied else self._matrix("lm_head.weight")
         return linear(self._final_norm(hidden), head, self._bias("lm_head"))
+
+    def _check_head(self) -> None:
+        """Raise `ModelFailed` for a head of another shape than the table of embeddings."""
+        expected = self._tensor(self.word_embedding).shape
+        if not self._is_tied and (found := self._tensor("lm_head.weight").shape) != expected:
+            raise ModelFailed(
+                f"{self._checkpoint.path}: lm_head.weight has the shape {list(found)} and the table of "
+                f"embeddings {list(expected)}"
+            )
 
     @abstractmethod
     def _final_norm(self, hidden: ov.Node) -> ov.Node:

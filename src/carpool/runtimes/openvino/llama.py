@@ -8,6 +8,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
+from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.dequantize import dequantize
 from carpool.runtimes.openvino.blocks import activation, ints, rms_norm, rope, rotary_angles, split_heads
@@ -57,10 +58,16 @@ class Llama(DecoderGraph):
         return ops.add(hidden, self._feed_forward(normed, f"{name}.mlp"))
 
     def _head(self, hidden: ov.Node, embedding: ov.Node) -> ov.Node:
+        norm = dequantize(self._tensor("norm.weight"))
+        if norm.shape != (self._embedding_width,):
+            raise ModelFailed(
+                f"{self._checkpoint.path}: norm.weight has the shape {list(norm.shape)} for "
+                f"{self._embedding_width} features"
+            )
         if not self._rounds_head:
             return super()._head(hidden, embedding)
+        self._check_head()
         # With the norm's weights in the head's, what the norm gives has a mean square of 1.
-        norm = dequantize(self._tensor("norm.weight"))
         normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
         self._row_sums = ops.reshape(ops.reduce_sum(normed, ints(2)), ints(-1), False)
         head = self._tensor(self.word_embedding if self._is_tied else "lm_head.weight")
@@ -111,14 +118,16 @@ class Llama(DecoderGraph):
     def _fuses_feed_forward(self) -> bool:
         """Whether the plugin's AMX kernel for gated feed-forward layers takes this one.
 
-        It knows no 4 bits. And it takes over what it then cannot do: on a single thread it ends the process,
-        and 8-bit weights whose sides are not in whole tiles fail to compile.
+        It knows no 4 bits. And it takes over what it then cannot do: on a single thread, or with less than a
+        tile for each, it ends the process; 8-bit weights whose sides are not in whole tiles fail to compile.
         """
-        sides = (self._hidden_size, self._feed_forward_width)
         held = self._held_as(self.feed_forward)
-        if held is WeightFormat.INT8 and any(side % _TILE for side in sides):
+        tile = _TILE if held is WeightFormat.INT8 else _TILE // 2
+        if self._num_threads == 1 or self._feed_forward_width < tile * self._num_threads:
             return False
-        return has_matrix_units() and held is not WeightFormat.INT4 and self._num_threads > 1
+        if held is WeightFormat.INT8 and (self._hidden_size % tile or self._feed_forward_width % tile):
+            return False
+        return has_matrix_units() and held is not WeightFormat.INT4
 
     @property
     def _rounds_head(self) -> bool:
@@ -127,7 +136,11 @@ class Llama(DecoderGraph):
         Not with INT8, which is for the least memory: a tied head would no longer be the table of embeddings.
         """
         is_mixed = self._weights is WeightFormat.MIXED
-        return is_mixed and uses_matrix_units(self._precision) and can_round(self._hidden_size)
+        return is_mixed and uses_matrix_units(self._precision) and can_round(self._embedding_width)
+
+    @property
+    def _embedding_width(self) -> int:
+        return self._tensor(self.word_embedding).shape[1]
 
     def _norm(self, x: ov.Node, name: str) -> ov.Node:
         return rms_norm(x, self._vector(f"{name}.weight"), self._eps)

@@ -33,7 +33,8 @@ def rounded_linear(x: ov.Node, weight: NDArray[np.float32]) -> ov.Node:
     result has to be scaled by its row. Outliers would not fit into that scale, or make it coarse: hence both
     factors are rotated first, which spreads every feature over a block and leaves the product as it is.
     QuaRot, Ashkboos et al., https://arxiv.org/abs/2404.00456. `weight` is [out_features, width], of a width
-    that `can_round`. Integers hold no NaN: in its place there are numbers that mean nothing.
+    that `can_round`. Integers hold no NaN: in its place there are numbers that mean nothing. Rows of far less
+    energy lose their digits.
     """
     width = weight.shape[1]
     block = _block(width)
@@ -49,8 +50,10 @@ def rounded_linear(x: ov.Node, weight: NDArray[np.float32]) -> ov.Node:
     rounded = ops.fake_quantize(
         linear(x, ops.constant(rotation)), -reach, reach, -reach, reach, 2 * _STEPS + 1
     )
-    weight = (weight[:, order] * signs).reshape(-1, block)
-    return linear(rounded, int8_rows(np.matmul(weight, hadamard / np.float32(block)).reshape(-1, width)))
+    weight = weight[:, order]
+    weight *= signs
+    weight = np.matmul(weight.reshape(-1, block), hadamard / np.float32(block)).reshape(-1, width)
+    return linear(rounded, int8_rows(weight))
 
 
 def _block(width: int) -> int:

@@ -159,8 +159,13 @@ def _round_to_groups(values: NDArray[np.float32]) -> _Groups:
 
 
 def int8_rows(values: NDArray[np.float32]) -> ov.Node:
-    """A matrix [rows, columns] held in 8 bits, symmetric, with one scale per row."""
+    """A matrix [rows, columns] held in 8 bits, symmetric, with one scale per row.
+
+    Raises `ModelFailed` for one that is not all numbers, which integers cannot tell.
+    """
     scales = np.maximum(values.max(axis=1), -values.min(axis=1))[:, None] / 127
+    if not np.isfinite(scales).all():
+        raise ModelFailed("the checkpoint has weights that are not numbers")
     scales[scales == 0] = 1
     quantized = values / scales
     np.rint(quantized, out=quantized)
