@@ -77,6 +77,7 @@ class DecoderGraph(ABC):
         hidden = self._embed(ops.unsqueeze(ops.gather(embedding, self._input_ids, rows), ints(1)))
         for layer in range(self.num_layers):
             hidden = self._layer(hidden, layer)
+        self._check_head()
         logits = self._head(hidden, embedding)
         results = [_result("logits", ops.reshape(logits, ints(-1, self.vocab_size), False))]
         if self._row_sums is not None:
@@ -105,7 +106,6 @@ class DecoderGraph(ABC):
 
     def _head(self, hidden: ov.Node, embedding: ov.Node) -> ov.Node:
         """The logits [tokens, 1, vocab_size] of the last layer's output."""
-        self._check_head()
         head = embedding if self._is_tied else self._matrix("lm_head.weight")
         return linear(self._final_norm(hidden), head, self._bias("lm_head"))
 

@@ -66,7 +66,6 @@ class Llama(DecoderGraph):
             )
         if not self._rounds_head:
             return super()._head(hidden, embedding)
-        self._check_head()
         # With the norm's weights in the head's, what the norm gives has a mean square of 1.
         normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
         self._row_sums = ops.reshape(ops.reduce_sum(normed, ints(2)), ints(-1), False)
