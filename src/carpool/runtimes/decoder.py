@@ -34,6 +34,14 @@ class DecoderSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StepSize:
+    """How large a step is."""
+
+    tokens: int
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is drawn. The defaults leave the model's distribution as it is."""
 

@@ -33,12 +33,13 @@ def not_a_number(logits: Logits) -> float:
     return np.nan if logits.dtype == np.float32 else _NAN
 
 
-def likeliest(logits: Logits) -> list[int] | None:
+def likeliest(logits: Logits, *, nan_fills_rows: bool) -> list[int] | None:
     """The first of the largest of each row [rows, size]; None if it takes a closer look.
 
     Read as integers, the bits of numbers above zero have the numbers' order and come after all others, and
-    two passes over half the bytes are all there is to do. That does not settle it where a row has nothing
-    above zero. It takes a closer look too where the largest is infinite, or there is a NaN.
+    two passes over half the bytes are all there is to do, or one where a row with a NaN has nothing else:
+    those below zero are missed by the first. That does not settle it where a row has nothing above zero. It
+    takes a closer look too where the largest is infinite, or there is a NaN.
     """
     if logits.dtype == np.float32:
         places = logits.argmax(axis=1)  # the first NaN if there is one
@@ -47,5 +48,7 @@ def likeliest(logits: Logits) -> list[int] | None:
         bits = logits.view(np.int16)
         places = bits.argmax(axis=1)
         largest = bits[np.arange(len(bits)), places]
-        settled = (largest > 0) & (largest < _INFINITY) & (logits.max(axis=1) <= _MINUS_INFINITY)
+        settled = (largest > 0) & (largest < _INFINITY)
+        if not nan_fills_rows:
+            settled &= logits.max(axis=1) <= _MINUS_INFINITY
     return places.tolist() if settled.all() else None

@@ -40,15 +40,21 @@ _LOWEST_TEMPERATURE = 1e-5
 
 
 def sample(
-    logits: Logits, samples: Sequence[Sample], statistics: StrandStatistics = strand_statistics
+    logits: Logits,
+    samples: Sequence[Sample],
+    statistics: StrandStatistics = strand_statistics,
+    *,
+    nan_fills_rows: bool = False,
 ) -> StepResult:
     """Draw one token for each row of logits [len(samples), vocab_size], which may be overwritten.
+
+    `nan_fills_rows`: where there is a NaN in a row, it has nothing else.
 
     A row whose largest logit, or logprob, is not finite is unusable, and does not touch the others. Raises
     `ValueError` for a grammar mask that allows no token.
     """
     if all(map(_is_argmax, samples)):
-        places = likeliest(logits)
+        places = likeliest(logits, nan_fills_rows=nan_fills_rows)
         if places is not None:
             return StepResult(places, [None] * len(samples), [])
     token_ids: list[int] = []

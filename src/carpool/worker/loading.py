@@ -24,6 +24,7 @@ from carpool.models.revision import revision
 from carpool.models.sampling_defaults import sampling_defaults
 from carpool.models.source import fetch
 from carpool.models.tokenizer import Tokenizer
+from carpool.runtimes.decoder import StepSize
 from carpool.runtimes.openvino.config import DecoderConfig, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
 from carpool.runtimes.openvino.encoder import OpenVinoClassifier, OpenVinoEncoder
@@ -128,6 +129,7 @@ def _prepare_decoder(
         checkpoint,
         config,
         num_threads=surroundings.config.threads,
+        largest_step=StepSize(generation_config.max_num_batched_tokens, generation_config.max_num_seqs),
         on_progress=lambda phase, _: reporter.phase(phase),
     )
     spec = runtime.spec

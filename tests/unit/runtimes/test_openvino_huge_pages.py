@@ -1,6 +1,8 @@
 import gc
 import mmap
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,57 @@ def test_memory_in_use_moves_to_huge_pages_and_keeps_what_it_holds() -> None:
     assert not values[4 * HUGE :].any()
 
 
+MOVES_CODE = """
+import re
+import numpy as np
+import openvino as ov
+from openvino import opset15 as ops
+from carpool.runtimes.openvino import huge_pages
+libc = huge_pages._libc()
+{change}
+huge_pages._libc = lambda: libc
+
+def whole_pages(kind):
+    page = int(huge_pages._SIZE.read_text())
+    return list(huge_pages._aligned(huge_pages._MAPS.read_text(), page, kind))
+
+x = ops.parameter([2], np.float32)
+model = ov.Core().compile_model(ov.Model([ops.exp(x)], [x], "exp"), "CPU")
+before = model(np.array([0, 1], np.float32))[0]
+there = whole_pages(huge_pages._CODE)
+for _ in range(2):
+    huge_pages.collapse()
+assert (model(np.array([0, 1], np.float32))[0] == before).all()
+left = whole_pages(huge_pages._CODE)
+moved = set(there) - set(left)
+held = whole_pages(re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-xp 00000000 00:00 0\\s*"))
+assert all(any(begin <= a and b <= end for begin, end in held) for a, b in moved)
+print(len(there), len(left), sum(end - begin for begin, end in moved))
+"""
+
+
+@pytest.mark.usefixtures("has_huge_pages")
+@pytest.mark.parametrize(
+    ("change", "moves"),
+    [
+        ("", True),
+        ("libc.mprotect = lambda *_: -1", False),
+        ("libc.mremap = lambda *_: -1", False),
+        ("libc.mmap = lambda *_: huge_pages._FAILED", False),
+        ("huge_pages._MADV_COLLAPSE = 999  # which no kernel knows", False),
+    ],
+)
+def test_code_moves_while_it_is_in_use_or_stays_where_it_is(change: str, *, moves: bool) -> None:
+    run = [sys.executable, "-c", MOVES_CODE.format(change=change)]
+    printed = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    before, after, moved = map(int, printed.split())
+    assert before > 0
+    if moves:
+        assert (after, moved >= 16 * HUGE) == (0, True)
+    else:
+        assert (after, moved) == (before, 0)
+
+
 def test_a_system_without_huge_pages_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(huge_pages, "_SIZE", tmp_path / "missing")
     huge_pages.collapse()
@@ -73,7 +126,7 @@ def test_only_whole_huge_pages_of_anonymous_writable_memory_are_moved() -> None:
 02900000-02a00000 rw-p 00000000 00:00 0
 7ff000000000-7ff000800000 rw-p 00000000 00:00 0                  [stack]
 """
-    found = list(huge_pages._aligned(mappings, HUGE))
+    found = list(huge_pages._aligned(mappings, HUGE, huge_pages._ANONYMOUS))
     assert found == [(0x200000, 0x600000), (0x800000, 0xC00000)]
 
 

@@ -11,7 +11,7 @@ from openvino.preprocess import PrePostProcessor
 
 from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
-from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.decoder import DecoderSpec, Sample, StepBatch, StepResult, StepSize
 from carpool.runtimes.half import Logits, not_a_number
 from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
@@ -33,12 +33,15 @@ from carpool.runtimes.openvino.padding import padded
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
+from carpool.runtimes.openvino.warm_up import even_step
 from carpool.runtimes.sampling import sample
 from carpool.runtimes.selection import StrandStatistics
 from carpool.runtimes.step_check import check_batch
 
 OnProgress = Callable[[str, float], object]
 """Called with a phase and the share of the loading that is done when it begins, 0 to 1."""
+
+_ONE_TOKEN = StepSize(tokens=1, samples=1)
 
 _GRAPHS: Mapping[str, type[DecoderGraph]] = {
     "GPT2LMHeadModel": Gpt2,
@@ -55,9 +58,12 @@ def load_decoder(
     config: DecoderConfig,
     *,
     num_threads: int,
+    largest_step: StepSize = _ONE_TOKEN,
     on_progress: OnProgress | None = None,
 ) -> "OpenVinoDecoder":
     """Build, compile and warm up a checkpoint's graph; `num_threads` is the budget of a forward pass.
+
+    Steps larger than `largest_step` run, too, but in memory that is made when they do.
 
     Raises `ModelFailed` for a checkpoint that cannot be built, `StartError` for KV memory too small for a
     single block.
@@ -85,6 +91,7 @@ def load_decoder(
         context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
         least_samples=rows_that_round_alike(precision, weights),
+        largest_step=largest_step,
         statistics=GraphStatistics(
             graph.vocab_size, compiled.output(0).element_type, num_threads=num_threads
         ),
@@ -176,6 +183,7 @@ class OpenVinoDecoder:
         context_length: int,
         kv_cache_bytes: int,
         least_samples: int,
+        largest_step: StepSize,
         statistics: StrandStatistics,
     ) -> None:
         self._least_samples = least_samples
@@ -202,7 +210,7 @@ class OpenVinoDecoder:
             self._kv_memory.append(memory)
             self._request.set_tensor(port, ov.Tensor(memory, ov.Shape(shape), port.element_type))
         self._last: _Step | None = None
-        self._warm_up()
+        self._warm_up(largest_step)
 
     @property
     def spec(self) -> DecoderSpec:
@@ -247,14 +255,13 @@ class OpenVinoDecoder:
         del self._request, self._inputs
         self._kv_memory.clear()
 
-    def _warm_up(self) -> None:
-        """Run one token, then a block: the plugin packs the weights for either at its first step."""
-        past_lens = block = np.zeros(1, np.int32)
-        one_block = np.array([0, 1], np.int32)
-        row = Sample(0, SamplingParams(temperature=0), (), ())
-        for count in (1, min(self._spec.block_size, self._spec.context_length)):
-            tokens, begins = np.zeros(count, np.int64), np.array([0, count], np.int32)
-            self.launch(StepBatch(tokens, past_lens, begins, block, one_block, [row])).result()
+    def _warm_up(self, largest_step: StepSize) -> None:
+        """Run one token, then a block: the plugin packs the weights for either at its first step.
+
+        And the largest step, whose memory is moved to huge pages with all other.
+        """
+        for size in (_ONE_TOKEN, StepSize(self._spec.block_size, samples=1), largest_step):
+            self.launch(even_step(self._spec, size)).result()
         huge_pages.collapse()
 
 
@@ -291,9 +298,10 @@ class _Step:
             rows = rows.view(np.uint16)
         rows = rows[: len(self._samples)]
         if self._has_row_sums:
-            sums = self._request.get_output_tensor(1).data[: len(rows)]
-            rows[~np.isfinite(sums)] = not_a_number(rows)
-        return sample(rows, self._samples, self._statistics)
+            are_numbers = np.isfinite(self._request.get_output_tensor(1).data[: len(rows)])
+            if not are_numbers.all():
+                rows[~are_numbers] = not_a_number(rows)
+        return sample(rows, self._samples, self._statistics, nan_fills_rows=self._has_row_sums)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""

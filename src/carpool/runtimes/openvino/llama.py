@@ -70,9 +70,7 @@ class Llama(DecoderGraph):
         normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
         self._row_sums = ops.reshape(ops.reduce_sum(normed, ints(2)), ints(-1), False)
         head = self._tensor(self.word_embedding if self._is_tied else "lm_head.weight")
-        logits = rounded_linear(normed, dequantize(head) * norm)
-        bias = self._bias("lm_head")
-        return logits if bias is None else ops.add(logits, bias)
+        return rounded_linear(normed, dequantize(head) * norm)
 
     def _final_norm(self, hidden: ov.Node) -> ov.Node:
         return self._norm(hidden, "norm")
@@ -134,7 +132,7 @@ class Llama(DecoderGraph):
 
         Not with INT8, which is for the least memory: a tied head would no longer be the table of embeddings.
         """
-        is_mixed = self._weights is WeightFormat.MIXED
+        is_mixed = self._weights is WeightFormat.MIXED and not self._has("lm_head.bias")
         return is_mixed and uses_matrix_units(self._precision) and can_round(self._embedding_width)
 
     @property
