@@ -18,7 +18,7 @@ from carpool.models.reference import ModelReference
 from carpool.models.source import DEFAULT_DIRECTORY, fetch
 from carpool.models.starter import CHAT_MODEL
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.decoder import DecoderRuntime, Sample, SamplingParams, StepBatch
+from carpool.runtimes.decoder import DecoderRuntime, Sample, SamplingParams, StepBatch, StepSize
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
 
@@ -77,6 +77,7 @@ def main() -> None:
             checkpoint,
             DecoderConfig(weights=weights, kv_cache_precision=KvCachePrecision.F32, kv_cache_bytes=512 << 20),
             num_threads=args.threads,
+            largest_step=StepSize(tokens=512, samples=max(STREAMS)),
         )
         for weights in FORMATS
     }

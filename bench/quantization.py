@@ -28,7 +28,7 @@ from carpool.models.reference import ModelReference
 from carpool.models.source import DEFAULT_DIRECTORY, fetch
 from carpool.models.starter import CHAT_MODEL
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.decoder import DecoderRuntime, Sample, SamplingParams, StepBatch
+from carpool.runtimes.decoder import DecoderRuntime, Sample, SamplingParams, StepBatch, StepSize
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import load_decoder
 from carpool.runtimes.openvino.device import default_precision
@@ -112,7 +112,8 @@ def measure(
     ids = Tokenizer.from_checkpoint(checkpoint).encode(TEXT)
     before = memory_mib()
     config = DecoderConfig(weights=weights, kv_cache_precision=kv)
-    decoder = load_decoder(checkpoint, config, num_threads=threads)
+    largest = StepSize(tokens=512, samples=max(STREAMS))
+    decoder = load_decoder(checkpoint, config, num_threads=threads, largest_step=largest)
     figures = {"memory": memory_mib() - before - config.kv_cache_bytes / (1 << 20)}
     figures["kv_tokens"] = decoder.spec.num_blocks * decoder.spec.block_size
     for streams in STREAMS:

@@ -28,7 +28,7 @@ from carpool.models.source import DEFAULT_DIRECTORY, fetch
 from carpool.models.starter import CHAT_MODEL
 from carpool.models.tokenizer import Tokenizer
 from carpool.runtimes import sampling
-from carpool.runtimes.decoder import Sample, SamplingParams, StepBatch, StepResult
+from carpool.runtimes.decoder import Sample, SamplingParams, StepBatch, StepResult, StepSize
 from carpool.runtimes.half import Logits
 from carpool.runtimes.openvino import decoder as openvino_decoder
 from carpool.runtimes.openvino.config import DecoderConfig
@@ -77,7 +77,10 @@ class Conversations:
         checkpoint = open_checkpoint(path)
         self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
         self.decoder = openvino_decoder.load_decoder(
-            checkpoint, DecoderConfig(kv_cache_bytes=1 << 30), num_threads=threads
+            checkpoint,
+            DecoderConfig(kv_cache_bytes=1 << 30),
+            num_threads=threads,
+            largest_step=StepSize(tokens=512, samples=STREAMS),
         )
         self.prompts = [
             self.tokenizer.encode(
@@ -163,13 +166,19 @@ def main() -> None:
     # Sampling may overwrite the logits. A copy in memory that was used before, as the logits' own is.
     copies: dict[int, Logits] = {}
 
-    def instrumented(logits: Logits, samples: list[Sample], statistics: StrandStatistics) -> StepResult:
+    def instrumented(
+        logits: Logits, samples: list[Sample], statistics: StrandStatistics, *, nan_fills_rows: bool
+    ) -> StepResult:
         results: list[StepResult] = []
         copy = copies.setdefault(len(logits), np.empty_like(logits))
 
         def draw(samples: list[Sample]) -> Times:
             copy[...] = logits
-            return measured(lambda: results.append(sampling.sample(copy, samples, statistics)))
+            return measured(
+                lambda: results.append(
+                    sampling.sample(copy, samples, statistics, nan_fills_rows=nan_fills_rows)
+                )
+            )
 
         if len(samples) == STREAMS:
             for name, params in COMBINATIONS.items():

@@ -35,6 +35,7 @@ from carpool.runtimes.decoder import (
     StepBatch,
     StepHandle,
     StepResult,
+    StepSize,
 )
 from carpool.runtimes.openvino.config import DecoderConfig, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, load_decoder
@@ -62,7 +63,7 @@ _KINDS = {
     "RoPE": "rotation",
 }
 """Beginnings of the plugin's node types."""
-_WARM_UP_RUNS = 2
+_WARM_UP_RUNS = 3
 """Of a decoder when it is loaded."""
 _PROFILED_RUNS = 12
 _PARTS = ("products", "output layer", "attention", "norms", "rotation", "rest of the graph")
@@ -101,7 +102,8 @@ class Shapes:
 
 def _load(checkpoint: Checkpoint, weights: WeightFormat) -> OpenVinoDecoder:
     config = DecoderConfig(weights=weights, kv_cache_bytes=512 << 20)
-    return load_decoder(checkpoint, config, num_threads=THREADS)
+    largest = StepSize(tokens=512, samples=max(STREAMS))
+    return load_decoder(checkpoint, config, num_threads=THREADS, largest_step=largest)
 
 
 def step_ms(decoder: DecoderRuntime, streams: int) -> float:
