@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from carpool.runtimes.openvino import huge_pages
 
@@ -33,6 +34,12 @@ def bytes_resident(address: int) -> int:
     return bytes_in(address, "Rss:")
 
 
+def zeros_in_a_mapping_of_their_own(size: int) -> NDArray[np.uint8]:
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_DONTFORK)  # other mappings do not have it, so none becomes one with this
+    return np.frombuffer(memory, np.uint8)
+
+
 @pytest.fixture
 def has_huge_pages() -> None:
     """Skips where this system moves nothing to huge pages."""
@@ -48,8 +55,7 @@ def has_huge_pages() -> None:
 
 @pytest.mark.usefixtures("has_huge_pages")
 def test_memory_in_use_moves_to_huge_pages_and_keeps_what_it_holds() -> None:
-    memory = mmap.mmap(-1, 8 * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    values = np.frombuffer(memory, np.uint8)
+    values = zeros_in_a_mapping_of_their_own(8 * HUGE)
     used = values[: 4 * HUGE]
     used[:] = np.arange(used.size) % 251
     assert bytes_in_huge_pages(values.ctypes.data + 2 * HUGE) == 0
@@ -58,6 +64,18 @@ def test_memory_in_use_moves_to_huge_pages_and_keeps_what_it_holds() -> None:
     assert 3 * HUGE <= bytes_in_huge_pages(values.ctypes.data + 2 * HUGE) <= 5 * HUGE
     assert np.array_equal(used, np.arange(used.size) % 251)
     assert not values[4 * HUGE :].any()
+
+
+@pytest.mark.usefixtures("has_huge_pages")
+def test_what_is_less_than_half_in_use_stays_as_small_as_it_is() -> None:
+    values = zeros_in_a_mapping_of_their_own(8 * HUGE)
+    begin = -values.ctypes.data % HUGE
+    for number, share in enumerate((0.4, 0.6, 0.4, 1)):
+        values[begin + number * HUGE :][: int(share * HUGE)] = 1
+    huge_pages.collapse()
+    address = values.ctypes.data + begin
+    assert bytes_in_huge_pages(address) == 2 * HUGE
+    assert bytes_resident(address) == pytest.approx(2.8 * HUGE, abs=HUGE / 10)
 
 
 MOVES_CODE = """
