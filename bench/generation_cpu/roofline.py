@@ -63,7 +63,7 @@ _KINDS = {
     "RoPE": "rotation",
 }
 """Beginnings of the plugin's node types."""
-_WARM_UP_RUNS = 3
+_WARM_UP_RUNS = 4
 """Of a decoder when it is loaded."""
 _PROFILED_RUNS = 12
 _PARTS = ("products", "output layer", "attention", "norms", "rotation", "rest of the graph")

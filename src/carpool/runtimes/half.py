@@ -36,10 +36,11 @@ def not_a_number(logits: Logits) -> float:
 def likeliest(logits: Logits, *, nan_fills_rows: bool) -> list[int] | None:
     """The first of the largest of each row [rows, size]; None if it takes a closer look.
 
-    Read as integers, the bits of numbers above zero have the numbers' order and come after all others, and
-    two passes over half the bytes are all there is to do, or one where a row with a NaN has nothing else:
-    those below zero are missed by the first. That does not settle it where a row has nothing above zero. It
-    takes a closer look too where the largest is infinite, or there is a NaN.
+    Read as integers, the bits of numbers above zero have the numbers' order and come after all others. So one
+    pass over half the bytes finds the largest, and a second one the NaNs with a sign, which the first takes
+    for small numbers; `nan_fills_rows`: none is needed, as a row with a NaN has nothing else. That does not
+    settle it where a row has nothing above zero. It takes a closer look too where the largest is infinite, or
+    there is a NaN.
     """
     if logits.dtype == np.float32:
         places = logits.argmax(axis=1)  # the first NaN if there is one

@@ -129,7 +129,9 @@ def _prepare_decoder(
         checkpoint,
         config,
         num_threads=surroundings.config.threads,
-        largest_step=StepSize(generation_config.max_num_batched_tokens, generation_config.max_num_seqs),
+        largest_step=StepSize(
+            tokens=generation_config.max_num_batched_tokens, samples=generation_config.max_num_seqs
+        ),
         on_progress=lambda phase, _: reporter.phase(phase),
     )
     spec = runtime.spec

@@ -46,7 +46,7 @@ def test_what_the_bits_do_not_settle_is_left_to_others(row: list[float]) -> None
     )
 
 
-@pytest.mark.parametrize("row", [[NAN] * 3, [INF, 1, 2], [-3, -1, -2]])
+@pytest.mark.parametrize("row", [[NAN] * 3, [-NAN] * 3, [INF, 1, 2], [-3, -1, -2]])
 def test_rows_of_nothing_but_nan_are_seen_in_one_pass(row: list[float]) -> None:
     rows = halved(np.array([[1, 2, 3], row], np.float32))
     assert likeliest(rows, nan_fills_rows=True) is None

@@ -94,6 +94,16 @@ def test_the_plugins_fusions_match_with_mixed_weights() -> None:
     assert {kind: found[kind] for kind in expected} == expected
 
 
+@pytest.mark.skipif(not uses_matrix_units(default_precision()), reason="takes a processor with AMX")
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_an_output_layer_with_a_bias_is_no_product_of_integers(*, has_bias: bool) -> None:
+    checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
+    if has_bias:
+        checkpoint._weights["lm_head.bias"] = np.ones(checkpoint.config["vocab_size"], np.float32)
+    decoder = load_decoder(checkpoint, DecoderConfig(weights=WeightFormat.MIXED), num_threads=1)
+    assert len(decoder._request.model_outputs) == (1 if has_bias else 2)
+
+
 @pytest.mark.parametrize("name", IN_GGUF)
 def test_gguf_files_give_what_safetensors_give(tmp_path: Path, name: str) -> None:
     expected = logprobs(open_checkpoint(DECODERS[name].write(tmp_path)))

@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 from carpool.errors import ModelFailed, StartError
 from carpool.models.open import open_checkpoint
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.decoder import Sample, SamplingParams, TokenLogprobs, in_flight
+from carpool.runtimes.decoder import (
+    DecoderSpec,
+    Sample,
+    SamplingParams,
+    StepBatch,
+    StepSize,
+    TokenLogprobs,
+    in_flight,
+)
+from carpool.runtimes.openvino import decoder as decoder_module
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, _rounded_up, load_decoder
+from carpool.runtimes.openvino.warm_up import even_step
 from carpool.worker.config import available_cores
 from tests.unit.runtimes.random_llama import CONFIG, RandomLlama
 from tests.unit.runtimes.steps import GREEDY, Row, generate, step
@@ -292,3 +302,32 @@ def test_the_starter_knows_the_capital_of_france(smollm2_path: Path, weights: We
     output = generate(decoder, tokenizer.encode("The capital of France is"), 8, [3])
     decoder.close()
     assert "Paris" in tokenizer.decode(output)
+
+
+@pytest.mark.parametrize(
+    ("largest", "seconds", "expected"),
+    [
+        (StepSize(tokens=100, samples=5), 1e9, StepSize(tokens=100, samples=5)),
+        (StepSize(tokens=1_000_000, samples=70), 1e9, StepSize(tokens=2048, samples=70)),
+        (StepSize(tokens=100, samples=5), 0, None),  # even a block takes too long
+        (StepSize(tokens=1, samples=1), 1e9, None),
+    ],
+)
+def test_the_largest_step_is_run_before_the_first_request(
+    llama: RandomLlama,
+    monkeypatch: pytest.MonkeyPatch,
+    largest: StepSize,
+    seconds: float,
+    expected: StepSize | None,
+) -> None:
+    sizes = []
+
+    def recorded(spec: DecoderSpec, size: StepSize) -> StepBatch:
+        sizes.append(size)
+        return even_step(spec, size)
+
+    monkeypatch.setattr(decoder_module, "even_step", recorded)
+    monkeypatch.setattr(decoder_module, "_WARM_UP_SECONDS", seconds)
+    load_decoder(llama, F32, num_threads=1, largest_step=largest).close()
+    block = StepSize(tokens=32, samples=1)
+    assert sizes == [StepSize(tokens=1, samples=1), block, block, *([expected] if expected else [])]

@@ -1,6 +1,7 @@
 """Decoders on the CPU."""
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,9 @@ OnProgress = Callable[[str, float], object]
 """Called with a phase and the share of the loading that is done when it begins, 0 to 1."""
 
 _ONE_TOKEN = StepSize(tokens=1, samples=1)
+_MOST_WARM_UP_TOKENS = 2048
+_WARM_UP_SECONDS = 5.0
+"""About how long the last step of the warm-up may take, by what a block took."""
 
 _GRAPHS: Mapping[str, type[DecoderGraph]] = {
     "GPT2LMHeadModel": Gpt2,
@@ -63,7 +67,7 @@ def load_decoder(
 ) -> "OpenVinoDecoder":
     """Build, compile and warm up a checkpoint's graph; `num_threads` is the budget of a forward pass.
 
-    Steps larger than `largest_step` run, too, but in memory that is made when they do.
+    Steps larger than `largest_step` run, too, but in memory that is made only then.
 
     Raises `ModelFailed` for a checkpoint that cannot be built, `StartError` for KV memory too small for a
     single block.
@@ -256,12 +260,19 @@ class OpenVinoDecoder:
         self._kv_memory.clear()
 
     def _warm_up(self, largest_step: StepSize) -> None:
-        """Run one token, then a block: the plugin packs the weights for either at its first step.
+        """Run one token, then blocks: the plugin packs the weights for either at its first step.
 
-        And the largest step, whose memory is moved to huge pages with all other.
+        Then the largest step, so that its memory moves to huge pages with all other, or one of as many tokens
+        as take a few seconds.
         """
-        for size in (_ONE_TOKEN, StepSize(self._spec.block_size, samples=1), largest_step):
+        block = StepSize(self._spec.block_size, samples=1)
+        for size in (_ONE_TOKEN, block, block):
+            began = time.perf_counter()
             self.launch(even_step(self._spec, size)).result()
+        blocks = int(_WARM_UP_SECONDS / (time.perf_counter() - began))
+        tokens = min(largest_step.tokens, blocks * self._spec.block_size, _MOST_WARM_UP_TOKENS)
+        if tokens > self._spec.block_size:
+            self.launch(even_step(self._spec, StepSize(tokens, largest_step.samples))).result()
         huge_pages.collapse()
 
 

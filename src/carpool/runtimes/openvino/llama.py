@@ -131,6 +131,7 @@ class Llama(DecoderGraph):
         """Whether the output layer is a product of integers.
 
         Not with INT8, which is for the least memory: a tied head would no longer be the table of embeddings.
+        And not with a bias: a NaN in it would be one token's, while `row_sums` tell of whole rows.
         """
         is_mixed = self._weights is WeightFormat.MIXED and not self._has("lm_head.bias")
         return is_mixed and uses_matrix_units(self._precision) and can_round(self._embedding_width)

@@ -6,7 +6,10 @@ from carpool.runtimes.decoder import DecoderSpec, Sample, SamplingParams, StepBa
 
 
 def even_step(spec: DecoderSpec, size: StepSize) -> StepBatch:
-    """A step of prompts of one length or nearly, of as many tokens and samples as asked for, or as fit."""
+    """A step of prompts of one length or nearly, of as many tokens and samples as asked for.
+
+    Of fewer where the prompts, each with its part of the KV memory, would not fit into it or the context.
+    """
     rows = min(size.samples, size.tokens, spec.num_blocks)
     blocks = spec.num_blocks // rows
     longest = min(spec.context_length, blocks * spec.block_size)
