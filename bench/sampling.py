@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     streams = Conversations(Path(DEFAULT_DIRECTORY).expanduser(), options.threads)
-    compiler = GrammarCompiler(streams.tokenizer, streams.decoder.spec.vocab_size, options.threads)
+    compiler = GrammarCompiler(streams.tokenizer, streams.decoder.spec.vocab_size)
     grammar = asyncio.run(compiler.compile(GrammarSource(GrammarKind.JSON_SCHEMA, SCHEMA)))
     matchers = [Matcher(grammar) for _ in range(STREAMS)]
     times: dict[str, list[Times]] = {name: [] for name in [*COMBINATIONS, "0.7, top_p 0.9, JSON schema"]}
@@ -185,11 +185,11 @@ def main() -> None:
                 times[name].append(draw(streams.samples(params, name)))
 
             copy[...] = logits
+            chat = streams.samples(CHAT)
 
             def constrained() -> None:
                 rows = [
-                    replace(each, allowed=mask)
-                    for each, mask in zip(streams.samples(CHAT), next_masks(matchers), strict=True)
+                    replace(each, allowed=mask) for each, mask in zip(chat, next_masks(matchers), strict=True)
                 ]
                 drawn = sampling.sample(copy, rows, statistics).token_ids
                 for number, (matcher, token_id) in enumerate(zip(matchers, drawn, strict=True)):

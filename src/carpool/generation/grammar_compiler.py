@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llguidance import LLExecutor, LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer
 
 from carpool.errors import InvalidRequest, Overloaded
 from carpool.models.tokenizer import Tokenizer
@@ -64,18 +64,15 @@ class GrammarCompiler:
     little time and memory (`grammar_check`), then here. Neither happens on the event loop.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, vocab_size: int, num_threads: int, tool_form: ToolForm = HERMES
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, tool_form: ToolForm = HERMES) -> None:
         """Takes a part of a second. `vocab_size` is the decoder's, which may be larger than the tokenizer's.
 
-        Up to `num_threads` masks are computed at once. `tool_form` is the one that the model was taught.
+        `tool_form` is the one that the model was taught.
         """
         self.vocab_size = vocab_size
         self._tool_form = tool_form
         marks = tokenizer.special_ids_of(tool_form.marks)
         self._mark_ids = {mark: id_ for mark, id_ in marks.items() if id_ < vocab_size}
-        self._executor = LLExecutor(num_threads)
         self._end_ids = [id_ for id_ in sorted(tokenizer.end_ids) if id_ < vocab_size]
         self._special = {
             id_: tokenizer.token_bytes[id_].decode(errors="replace")
@@ -138,7 +135,7 @@ class GrammarCompiler:
             matcher.compute_bitmask()  # most of what the first token of every sequence needs
         if matcher.is_error():
             raise _invalid(matcher.get_error())
-        return Grammar(matcher, self.vocab_size, self._executor, lambda: self._grammars.pop(source, None))
+        return Grammar(matcher, self.vocab_size, lambda: self._grammars.pop(source, None))
 
     def _to_llguidance(self, source: GrammarSource) -> str:
         if source.kind is GrammarKind.TOOL_CALLS:

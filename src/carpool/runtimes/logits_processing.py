@@ -82,11 +82,12 @@ def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
 
 def _set_bits(masks: Mask) -> tuple[Ids, Ids]:
     """Row and place of the ones, little-endian, in order. Words of zeros, most as a rule, cost nothing."""
-    row, place = np.nonzero(masks)
-    which, bit = np.divmod(
-        np.flatnonzero(np.unpackbits(masks[row, place].view(np.uint8), bitorder="little")), 32
-    )
-    return row[which], place[which] * 32 + bit
+    words = np.flatnonzero(masks)
+    bits = np.unpackbits(masks.reshape(-1)[words].view(np.uint8), bitorder="little")
+    ones = np.flatnonzero(bits.view(np.bool_))  # of booleans they are found much faster
+    row, word = np.divmod(words, masks.shape[1])
+    which = ones >> 5
+    return row[which], word[which] * 32 + (ones & 31)
 
 
 def _counted(each: Sample) -> tuple[Ids, Ids]:
@@ -139,7 +140,10 @@ def _penalise(elements: Floats, samples: Mapping[int, Sample], times: Mapping[in
         presence[i] = each.params.presence_penalty
     first = elements[:, :width]
     if (repetition != 1).any():
-        first *= np.where(first > 0, 1 / repetition, repetition)
+        positive = np.maximum(first, 0) / repetition
+        np.minimum(first, 0, out=first)
+        first *= repetition
+        first += positive  # one of the two is 0; to choose by `np.where` takes three times as long
     if presence.any():
         first -= (counts > 0) * presence
     counts *= frequency

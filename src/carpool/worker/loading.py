@@ -135,7 +135,7 @@ def _prepare_decoder(
         on_progress=lambda phase, _: reporter.phase(phase),
     )
     spec = runtime.spec
-    grammars = GrammarCompiler(tokenizer, spec.vocab_size, surroundings.config.threads, template.tool_form)
+    grammars = GrammarCompiler(tokenizer, spec.vocab_size, template.tool_form)
     description = Description(
         task="generate",
         context_length=min(spec.context_length, spec.num_blocks * spec.block_size),

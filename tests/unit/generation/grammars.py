@@ -30,7 +30,7 @@ TOKENIZER = ascii_tokenizer()
 
 
 def compiler(tokenizer: Tokenizer = TOKENIZER) -> GrammarCompiler:
-    return GrammarCompiler(tokenizer, VOCAB_SIZE, num_threads=2)
+    return GrammarCompiler(tokenizer, VOCAB_SIZE)
 
 
 async def compiled(kind: GrammarKind, text: str) -> Grammar:

@@ -60,7 +60,7 @@ async def answers(
     decoder: OpenVinoDecoder, tokenizer: Tokenizer, sources: list[GrammarSource], max_tokens: int
 ) -> list[list[tuple[str, FinishReason | None]]]:
     """For each grammar, what the model says with each of the parameters; all in one batch."""
-    compiler = GrammarCompiler(tokenizer, decoder.spec.vocab_size, num_threads=2)
+    compiler = GrammarCompiler(tokenizer, decoder.spec.vocab_size)
     async with trip(decoder, GenerationConfig(max_num_seqs=32)) as journey:
         for number, source in enumerate(sources):
             grammar = await compiler.compile(source)

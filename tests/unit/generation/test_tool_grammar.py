@@ -28,7 +28,7 @@ async def grammar(
     *functions: dict[str, Any], form: ToolForm = HERMES, tokenizer: Tokenizer = TOKENIZER, **fields: Any
 ) -> Grammar:
     rule = {"functions": functions, "required": False, "parallel": True, "answer": None, **fields}
-    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size, num_threads=2, tool_form=form)
+    compiler = GrammarCompiler(tokenizer, tokenizer.vocab_size, tool_form=form)
     try:
         return await compiler.compile(GrammarSource(GrammarKind.TOOL_CALLS, json.dumps(rule)))
     finally:
