@@ -80,18 +80,38 @@ def test_the_plugins_fusions_match(
     assert {kind: found[kind] for kind in expected} == expected
 
 
+def kinds(decoder: OpenVinoDecoder) -> Counter[tuple[str, str]]:
+    """Of the compiled graph's nodes: what they are, and by what and in which precision they are computed."""
+    nodes = decoder._request.get_compiled_model().get_runtime_model().get_ops()
+    infos = [node.get_rt_info() for node in nodes]
+    return Counter(
+        (str(info["layerType"].astype(str)), str(info["primitiveType"].astype(str))) for info in infos
+    )
+
+
 @pytest.mark.all_cores
 @pytest.mark.skipif(not uses_matrix_units(default_precision()), reason="takes a processor with AMX")
 def test_the_plugins_fusions_match_with_mixed_weights() -> None:
     """The output layer is a product of integers, and what makes it one leaves the other layers alone."""
     checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
     decoder = load_decoder(checkpoint, DecoderConfig(weights=WeightFormat.MIXED), num_threads=2)
-    nodes = decoder._request.get_compiled_model().get_runtime_model().get_ops()
-    found = Counter(
-        str(node.get_rt_info()[key].astype(str)) for node in nodes for key in ("layerType", "primitiveType")
-    )
+    found: Counter[str] = Counter()
+    for names, count in kinds(decoder).items():
+        found.update(dict.fromkeys(names, count))
     expected = {"LLMMLP": 3, "RMS": 7, "RoPE": 6, "PagedAttention": 3, "brgemm_avx512_amx_i8": 1}
     assert {kind: found[kind] for kind in expected} == expected
+
+
+@pytest.mark.all_cores
+@pytest.mark.skipif(default_precision() != "bf16", reason="takes a processor that computes in bf16")
+@pytest.mark.parametrize("weights", [each for each in WeightFormat if each is not WeightFormat.F32])
+def test_what_goes_around_the_layers_is_bf16_where_their_products_are(weights: WeightFormat) -> None:
+    """The plugin computes in f32 what leads to a graph's outputs, back to the next product."""
+    checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
+    decoder = load_decoder(checkpoint, DecoderConfig(weights=weights), num_threads=2)
+    found = kinds(decoder)
+    assert found["Eltwise", "jit_avx512_bf16"] >= 2 * 3  # two sums a layer
+    assert found["Eltwise", "jit_avx512_f32"] <= 1  # the rotary embedding's angles
 
 
 @pytest.mark.skipif(not uses_matrix_units(default_precision()), reason="takes a processor with AMX")

@@ -11,7 +11,15 @@ from openvino import opset15 as ops
 from carpool.errors import ModelFailed
 from carpool.models.checkpoint import Checkpoint
 from carpool.models.dequantize import dequantize
-from carpool.runtimes.openvino.blocks import activation, ints, rms_norm, rope, rotary_angles, split_heads
+from carpool.runtimes.openvino.blocks import (
+    activation,
+    ints,
+    linear,
+    rms_norm,
+    rope,
+    rotary_angles,
+    split_heads,
+)
 from carpool.runtimes.openvino.config import WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
 from carpool.runtimes.openvino.device import Precision, has_matrix_units, uses_matrix_units
@@ -68,7 +76,9 @@ class Llama(DecoderGraph):
             return super()._head(hidden, embedding)
         # With the norm's weights in the head's, what the norm gives has a mean square of 1.
         normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
-        self._row_sums = ops.reshape(ops.reduce_sum(normed, ints(2)), ints(-1), False)
+        # By a product: of other sums the plugin would compute all that they come from in f32, layer by layer.
+        ones = ops.constant(np.ones((1, self._embedding_width), np.float32))
+        self._row_sums = ops.reshape(linear(normed, ones), ints(-1), False)
         head = self._tensor(self.word_embedding if self._is_tied else "lm_head.weight")
         return rounded_linear(normed, dequantize(head) * norm)
 
