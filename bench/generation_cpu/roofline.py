@@ -127,7 +127,7 @@ def profile_ms(decoder: OpenVinoDecoder, streams: int) -> dict[str, float]:
     for _ in range(_PROFILED_RUNS):
         decoder.launch(batch).result()
     found = dict.fromkeys(_PARTS, 0.0)
-    largest_product = 0.0  # the output layer: a node of the others has a tenth of its weights
+    largest_product = 0.0  # the output layer: of the starter, another node has a tenth of its weights
     for (node_type, mean), (_, mean_before) in zip(_node_ms(decoder), before, strict=True):
         total = mean * (runs_before + _PROFILED_RUNS) - mean_before * runs_before
         milliseconds = total / _PROFILED_RUNS

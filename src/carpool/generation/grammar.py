@@ -72,8 +72,8 @@ def next_masks(matchers: Sequence[Matcher]) -> Masks:
     its row means nothing. All matchers are of one model.
     """
     masks = np.zeros((len(matchers), -(-matchers[0].grammar.vocab_size // 32)), np.uint32)
-    # One after the other: matchers of one grammar wait for each other anyway, and a mask takes less time, 10
-    # to 60 µs, than handing it to another thread.
+    # One after the other: matchers of one grammar wait for each other anyway, and most masks of schemas take
+    # less time than handing them to other threads.
     begins = range(masks.ctypes.data, masks.ctypes.data + masks.nbytes, masks.strides[0])
     for matcher, begin in zip(matchers, begins, strict=True):
         matcher.position.unsafe_compute_mask_ptr(begin, masks.strides[0])

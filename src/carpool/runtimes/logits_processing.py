@@ -14,8 +14,8 @@ from carpool.runtimes.half import Floats, Logits, minus_infinity, numbers
 from carpool.runtimes.selection import STRAND, Apart, Ids
 from carpool.runtimes.token_history import TokenHistory
 
-_LOWEST_REPETITION_PENALTY = 1e-20
-"""Smaller ones act alike, but logits divided by them may leave float32's range."""
+_REPETITION_PENALTIES = 1e-20, 1e20
+"""What is beyond acts alike, but logits that it scales may leave float32's range."""
 _FEW = 4096
 """Tokens that a grammar leaves, if they are no more, stand apart; otherwise the others are taken out."""
 
@@ -82,12 +82,12 @@ def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
 
 def _set_bits(masks: Mask) -> tuple[Ids, Ids]:
     """Row and place of the ones, little-endian, in order. Words of zeros, most as a rule, cost nothing."""
-    words = np.flatnonzero(masks)
-    bits = np.unpackbits(masks.reshape(-1)[words].view(np.uint8), bitorder="little")
+    places = np.flatnonzero(masks)
+    bits = np.unpackbits(masks.reshape(-1)[places].view(np.uint8), bitorder="little")
     ones = np.flatnonzero(bits.view(np.bool_))  # of booleans they are found much faster
-    row, word = np.divmod(words, masks.shape[1])
-    which = ones >> 5
-    return row[which], word[which] * 32 + (ones & 31)
+    row, column = np.divmod(places, masks.shape[1])
+    word = ones >> 5
+    return row[word], column[word] * 32 + (ones & 31)
 
 
 def _counted(each: Sample) -> tuple[Ids, Ids]:
@@ -135,7 +135,7 @@ def _penalise(elements: Floats, samples: Mapping[int, Sample], times: Mapping[in
     frequency, presence = np.zeros((2, len(elements), 1), np.float32)
     for i, each in samples.items():
         counts[i, : len(times[i])] = times[i]
-        repetition[i] = max(each.params.repetition_penalty, _LOWEST_REPETITION_PENALTY)
+        repetition[i] = np.clip(each.params.repetition_penalty, *_REPETITION_PENALTIES)
         frequency[i] = each.params.frequency_penalty
         presence[i] = each.params.presence_penalty
     first = elements[:, :width]

@@ -56,6 +56,28 @@ async def test_masks_of_several_sequences_are_those_of_each() -> None:
     assert len({tuple(mask) for mask in together}) == 3
 
 
+class AllowsNothing:
+    """A matcher of llguidance that leaves a mask empty and knows of no error."""
+
+    def unsafe_compute_mask_ptr(self, _address: int, _size: int) -> None:
+        pass
+
+    def is_error(self) -> bool:
+        return False
+
+
+async def test_a_matcher_that_failed_or_allows_nothing_harms_no_other() -> None:
+    failed, stuck, good = [Matcher(await regex(pattern)) for pattern in (EXHAUSTING, "ab?", "ab?")]
+    while failed.error is None:
+        next_masks([failed])
+        failed.advance(TOKENIZER.encode("a")[0])
+    reason = failed.error
+    stuck._matcher = AllowsNothing()  # type: ignore[assignment]
+    masks = next_masks([failed, stuck, good])
+    assert ids(masks[2]) == TOKENIZER.encode("a")
+    assert (failed.error, stuck.error, good.error) == (reason, "no token can follow", None)
+
+
 async def test_a_special_token_is_no_text() -> None:
     matcher = Matcher(await regex(r"<\|end\|>"))
     for token_id in TOKENIZER.encode(TOKENIZER.guard("<|end|>")):

@@ -103,7 +103,7 @@ def test_the_plugins_fusions_match_with_mixed_weights() -> None:
 
 
 @pytest.mark.all_cores
-@pytest.mark.skipif(default_precision() != "bf16", reason="takes a processor that computes in bf16")
+@pytest.mark.skipif(not uses_matrix_units(default_precision()), reason="takes a processor with AMX")
 @pytest.mark.parametrize("weights", [each for each in WeightFormat if each is not WeightFormat.F32])
 def test_what_goes_around_the_layers_is_bf16_where_their_products_are(weights: WeightFormat) -> None:
     """The plugin computes in f32 what leads to a graph's outputs, back to the next product."""

@@ -446,10 +446,14 @@ def test_rows_with_many_candidates_and_with_few_are_drawn_from_together() -> Non
 
 
 @pytest.mark.parametrize("limits", [{}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}], ids=str)
-def test_the_smallest_repetition_penalty_leaves_numbers(limits: dict[str, float]) -> None:
+def test_the_smallest_and_the_largest_repetition_penalty_leave_numbers(limits: dict[str, float]) -> None:
     logits = np.arange(-50, 50, dtype=np.float32)[None]
-    params = SamplingParams(repetition_penalty=1e-40, **limits)  # type: ignore[arg-type]
-    assert sample(logits, [Sample(0, params, [60, 70], [])]).token_ids == [70]
+    smallest = SamplingParams(repetition_penalty=1e-40, **limits)  # type: ignore[arg-type]
+    assert sample(logits.copy(), [Sample(0, smallest, [60, 70], [])]).token_ids == [70]
+    largest = SamplingParams(repetition_penalty=1e39, **limits)  # type: ignore[arg-type]
+    drawn = sample(logits, [Sample(0, largest, [*range(10, 50), *range(60, 100)], [])])
+    assert drawn.token_ids[0] in range(51, 60)
+    assert drawn.unusable == []
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -76,7 +76,8 @@ class Llama(DecoderGraph):
             return super()._head(hidden, embedding)
         # With the norm's weights in the head's, what the norm gives has a mean square of 1.
         normed = rms_norm(hidden, ops.constant(np.ones_like(norm)), self._eps)
-        # By a product: of other sums the plugin would compute all that they come from in f32, layer by layer.
+        # A product with ones, no ReduceSum: the plugin computes in f32 what leads to an output of the graph
+        # without a product between, which would be the residual sums of all layers.
         ones = ops.constant(np.ones((1, self._embedding_width), np.float32))
         self._row_sums = ops.reshape(linear(normed, ones), ints(-1), False)
         head = self._tensor(self.word_embedding if self._is_tied else "lm_head.weight")
