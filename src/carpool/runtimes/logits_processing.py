@@ -14,7 +14,7 @@ from carpool.runtimes.half import Floats, Logits, minus_infinity, numbers
 from carpool.runtimes.selection import STRAND, Apart, Ids
 from carpool.runtimes.token_history import TokenHistory
 
-_REPETITION_PENALTIES = 1e-20, 1e20
+_LOWEST_REPETITION_PENALTY, _HIGHEST_REPETITION_PENALTY = 1e-20, 1e20
 """What is beyond acts alike, but logits that it scales may leave float32's range."""
 _FEW = 4096
 """Tokens that a grammar leaves, if they are no more, stand apart; otherwise the others are taken out."""
@@ -135,7 +135,8 @@ def _penalise(elements: Floats, samples: Mapping[int, Sample], times: Mapping[in
     frequency, presence = np.zeros((2, len(elements), 1), np.float32)
     for i, each in samples.items():
         counts[i, : len(times[i])] = times[i]
-        repetition[i] = np.clip(each.params.repetition_penalty, *_REPETITION_PENALTIES)
+        penalty = max(each.params.repetition_penalty, _LOWEST_REPETITION_PENALTY)
+        repetition[i] = min(penalty, _HIGHEST_REPETITION_PENALTY)
         frequency[i] = each.params.frequency_penalty
         presence[i] = each.params.presence_penalty
     first = elements[:, :width]
