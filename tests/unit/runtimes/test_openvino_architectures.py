@@ -35,6 +35,7 @@ from tests.unit.runtimes.tiny_decoders import (
 from tests.unit.runtimes.tiny_gguf import write_gguf
 
 F32 = DecoderConfig(weights=WeightFormat.F32, kv_cache_precision=KvCachePrecision.F32, kv_cache_bytes=4 << 20)
+MIXED = DecoderConfig(weights=WeightFormat.MIXED, kv_cache_bytes=4 << 20)
 ALL = SamplingParams(temperature=0, top_logprobs=VOCAB_SIZE)
 PROMPTS = prompts()
 PROMPT, LONG = PROMPTS[6], 11
@@ -94,7 +95,7 @@ def kinds(decoder: OpenVinoDecoder) -> Counter[tuple[str, str]]:
 def test_the_plugins_fusions_match_with_mixed_weights() -> None:
     """The output layer is a product of integers, and what makes it one leaves the other layers alone."""
     checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
-    decoder = load_decoder(checkpoint, DecoderConfig(weights=WeightFormat.MIXED), num_threads=2)
+    decoder = load_decoder(checkpoint, MIXED, num_threads=2)
     found: Counter[str] = Counter()
     for names, count in kinds(decoder).items():
         found.update(dict.fromkeys(names, count))
@@ -108,7 +109,7 @@ def test_the_plugins_fusions_match_with_mixed_weights() -> None:
 def test_what_goes_around_the_layers_is_bf16_where_their_products_are(weights: WeightFormat) -> None:
     """The plugin computes in f32 what leads to a graph's outputs, back to the next product."""
     checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
-    decoder = load_decoder(checkpoint, DecoderConfig(weights=weights), num_threads=2)
+    decoder = load_decoder(checkpoint, replace(MIXED, weights=weights), num_threads=2)
     found = kinds(decoder)
     assert found["Eltwise", "jit_avx512_bf16"] >= 2 * 3  # two sums a layer
     assert found["Eltwise", "jit_avx512_f32"] <= 1  # the rotary embedding's angles
@@ -120,7 +121,7 @@ def test_an_output_layer_with_a_bias_is_no_product_of_integers(*, has_bias: bool
     checkpoint = RandomLlama(hidden_size=128, intermediate_size=192)
     if has_bias:
         checkpoint._weights["lm_head.bias"] = np.ones(checkpoint.config["vocab_size"], np.float32)
-    decoder = load_decoder(checkpoint, DecoderConfig(weights=WeightFormat.MIXED), num_threads=1)
+    decoder = load_decoder(checkpoint, MIXED, num_threads=1)
     assert len(decoder._request.model_outputs) == (1 if has_bias else 2)
 
 
