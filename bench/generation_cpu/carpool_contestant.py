@@ -8,7 +8,10 @@ import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 
+import uvloop
+
 from bench.generation_cpu.workload import NEW_TOKENS, THREADS, answer, open_loop
+from carpool.garbage import collect_seldom
 from carpool.worker.client import WorkerClient
 from carpool.worker.config import ModelConfig, WorkerConfig
 from carpool.worker.generation import Delta, Generation
@@ -30,6 +33,7 @@ class CarpoolContestant:
             if state.phase == "failed":
                 raise RuntimeError(str(state))
             version = await self._client.changed(max(version, self._client.version))
+        collect_seldom()  # as the gateway does, and uvloop below
 
     async def _generation(self, prompt: str) -> Generation:
         return await self._client.generate(
@@ -70,7 +74,7 @@ def main() -> None:
     """Serve the harness."""
     model = ModelConfig(reference=sys.argv[1], name="smollm2", options=json.loads(sys.argv[2]))
     client = WorkerClient(WorkerConfig(models=(model,), num_threads=THREADS))
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         answer(lambda: CarpoolContestant(runner, client))
         runner.run(client.stop())
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 
 from carpool.errors import (
     CarpoolError,
@@ -44,11 +45,25 @@ logger = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 0.02
 """How long a first step waits for requests whose prompts are being prepared."""
 
+_Argument = TypeVar("_Argument")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step on the device."""
+
+    step: Step
+    handle: StepHandle
+    at: float
+    """Clock seconds."""
+
 
 class GenerationEngine:
     """Continuous batching over one decoder, all on one event loop.
 
-    But for the masks of grammars and the wait for a forward pass and its draws, which have a thread.
+    But for the masks of grammars, the wait for a forward pass and its draws, and the launch of the step
+    behind it, which have a thread.
 
     `on_step` gets all outputs of a step in one call, and those of a cancellation, a missed deadline or a
     failure when it happens. It is called on the loop and must not block. It never runs inside `submit`.
@@ -86,6 +101,8 @@ class GenerationEngine:
         self._num_expected = 0
         self._failures_in_a_row = 0
         self._step_runs = False
+        self._ahead: Step | None = None
+        """What follows the step in flight, until something comes between."""
         self._refusal: Callable[[], CarpoolError] | None = None
         self._stopping = False
         self._wake = Wakeup(self._clock)
@@ -108,6 +125,7 @@ class GenerationEngine:
         self._refusal = self._refusal or partial(Draining, f"{self.name} is shutting down")
         self._delivery.fail_all(self._refusal())
         self._stopping = True
+        self._ahead = None
         self._wake.notify()
         if self._loop is not None:
             await self._loop
@@ -134,6 +152,7 @@ class GenerationEngine:
         _check_step(config, self._runtime.spec, len(self._scheduler.running))
         self._config = self._scheduler.config = config
         self._queue.config = _queue_config(config)
+        self._ahead = None
         self._wake.notify()
 
     @property
@@ -170,6 +189,7 @@ class GenerationEngine:
             raise Overloaded(
                 f"{self.name} has too much work waiting", retry_after_s=max(error.retry_after_s, 1.0)
             ) from error
+        self._ahead = None
         self._wake.notify()
 
     @contextmanager
@@ -196,14 +216,9 @@ class GenerationEngine:
         try:
             while await self._work():
                 async with self._gate.turn(self.name, weight=self.config.weight, urgency=self._urgency):
-                    step = self._scheduler.schedule()
-                    if step is None:
-                        continue
-                    result = await self._execute(step)
-                if result is not None:
-                    self._fail_unusable(step, result)
-                    self._fail_unmatched(step)
-                    self._delivery.deliver(self._scheduler.postprocess(step, result))
+                    launched = await self._launch_next()
+                    while launched is not None:
+                        launched = await self._complete(launched)
         except Exception:
             logger.exception("the generation engine of %s is broken", self.name)
             self._failures_in_a_row = self.config.max_step_failures
@@ -236,49 +251,89 @@ class GenerationEngine:
         while not (condition() or self._stopping or self._clock.time() >= give_up_at):
             await self._wake.wait(None if give_up_at == math.inf else give_up_at)
 
-    async def _execute(self, step: Step) -> StepResult | None:
-        """Run a step; None if it failed, and its requests with it.
+    async def _launch_next(self) -> _Launched | None:
+        """Schedule and launch a step; None if nothing is left to do, or if it failed.
 
         It is launched from here where nothing has to be computed before: the device would start later after
         a change to the engine's thread.
         """
-        started = self._clock.time()
+        step = self._scheduler.schedule()
+        if step is None:
+            return None
         self._step_runs = True
         try:
-            in_thread = partial(asyncio.get_running_loop().run_in_executor, self._thread)
             if step.has_grammar:  # whose masks take their time
-                handle = await in_thread(self._launch_masked, step)
-            else:
-                handle = self._runtime.launch(step.batch)
-            result = await in_thread(self._finish, step, handle)
+                return await self._in_thread(self._launch_masked, step)
+            return self._launch(step)
         except Exception:
-            logger.exception("a step of %s failed", self.name)
-            self._failures_in_a_row += 1
-            self._metrics.failed()
-            concerned = [seq.request.request_id for seq, _ in step.rows if seq.status is Status.RUNNING]
-            error = CarpoolError(f"{self.name} failed while it worked on this request")
-            self._delivery.fail(concerned, error)
-            await asyncio.sleep(0)  # a launch that fails waits for nothing, and others want the loop
+            await self._fail_step(step)
             return None
-        finally:
-            self._step_runs = False
-        seconds = self._clock.time() - started
+
+    async def _complete(self, launched: _Launched) -> _Launched | None:
+        """Wait for a step and hand its tokens out; returns the step that was launched behind it, if one was.
+
+        That one is scheduled while this one runs, and the engine's thread launches it as soon as this one's
+        tokens are drawn: the device does not wait for this loop. Whoever comes meanwhile has it withdrawn.
+        """
+        step = launched.step
+        self._ahead = None if self._stopping else self._scheduler.schedule_ahead(step)
+        try:
+            result, behind = await self._in_thread(self._finish, launched)
+        except Exception:
+            await self._fail_step(step)
+            return None
+        self._step_runs = behind is not None
+        seconds = self._clock.time() - launched.at
         self.steps += 1
         self._failures_in_a_row = 0
         self._metrics.finished(step, seconds)
         cost = self._scheduler.cost(len(step.batch.token_ids) - step.num_decodes, step.num_decodes)
         self._queue.cost_model.observe(cost, cost, seconds * 1e3)
-        return result
+        self._fail_unusable(step, result)
+        self._fail_unmatched(step)
+        self._delivery.deliver(self._scheduler.postprocess(step, result))
+        return behind
 
-    def _launch_masked(self, step: Step) -> StepHandle:
-        return self._runtime.launch(masked(step))
+    async def _fail_step(self, step: Step) -> None:
+        """End the requests of a step that failed; called where its error is handled."""
+        logger.exception("a step of %s failed", self.name)
+        self._step_runs = False
+        self._failures_in_a_row += 1
+        self._metrics.failed()
+        concerned = [seq.request.request_id for seq, _ in step.rows if seq.status is Status.RUNNING]
+        error = CarpoolError(f"{self.name} failed while it worked on this request")
+        self._delivery.fail(concerned, error)
+        await asyncio.sleep(0)  # a launch that fails waits for nothing, and others want the loop
 
-    def _finish(self, step: Step, handle: StepHandle) -> StepResult:
-        result = handle.result()
+    # In the engine's thread, or on the loop while the thread has nothing to do ---------------------------
+
+    def _in_thread(
+        self, work: Callable[[_Argument], _Result], argument: _Argument
+    ) -> asyncio.Future[_Result]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
+
+    def _launch(self, step: Step) -> _Launched:
+        at = self._clock.time()
+        return _Launched(step, self._runtime.launch(step.batch), at)
+
+    def _launch_masked(self, step: Step) -> _Launched:
+        at = self._clock.time()
+        return _Launched(step, self._runtime.launch(masked(step)), at)
+
+    def _finish(self, launched: _Launched) -> tuple[StepResult, _Launched | None]:
+        """A step's result, and the step behind it, launched."""
+        step, result = launched.step, launched.handle.result()
         if not len(result.token_ids) == len(result.logprobs) == len(step.sampled):
             raise RuntimeError(f"{len(step.sampled)} samples asked for, {len(result.token_ids)} drawn")
         advance_grammars(step, result)
-        return result
+        ahead = self._ahead
+        if ahead is None or self._gate.waiting or not _goes_on(ahead, step, result):
+            return result, None
+        try:
+            return result, self._launch(ahead)
+        except Exception:  # the loop schedules it again, and if it fails again, its requests fail
+            logger.exception("a step of %s could not be launched ahead", self.name)
+            return result, None
 
     def _fail_unusable(self, step: Step, result: StepResult) -> None:
         """End the requests that the model found no numbers for, and leave their companions alone."""
@@ -305,6 +360,12 @@ class GenerationEngine:
         present = [task for task in tasks if task is not None]
         deadlines = [task.deadline for task in present if task.deadline is not None]
         return min((task.priority for task in present), default=Priority.IDLE), min(deadlines, default=None)
+
+
+def _goes_on(ahead: Step, step: Step, result: StepResult) -> bool:
+    """Whether the step after this one has a sequence that goes on, by what this one drew."""
+    drawn = dict(zip(step.sampled, result.token_ids, strict=True))
+    return any(seq.status is Status.RUNNING and drawn[seq] not in seq.stop_ids for seq in ahead.sampled)
 
 
 def _check_step(config: GenerationConfig, spec: DecoderSpec, running: int = 0) -> None:

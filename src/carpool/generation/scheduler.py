@@ -11,7 +11,7 @@ from carpool.runtimes.decoder import DecoderSpec, StepResult
 from .block_manager import BlockManager
 from .config import GenerationConfig, Mode
 from .sequence import Sequence, SequenceOutput, Status
-from .step import Step, build_step
+from .step import Step, build_step, build_step_ahead
 
 _CHECKS_EVERYTHING = sys.flags.dev_mode
 
@@ -96,6 +96,24 @@ class Scheduler:
         if self.has_work:
             raise RuntimeError("there is work, but no sequence can take part in a step")
         return None
+
+    def schedule_ahead(self, step: Step) -> Step | None:
+        """The step behind one in flight, as far as it is known without what that one draws.
+
+        Its sequences go on, but for those that reach their `max_tokens`. None if there is something else to
+        decide: prompts to compute, somebody to admit, memory to take away, or masks, which need the tokens. A
+        sequence that ends in the step in flight takes part in vain. It may be thrown away, and what it does
+        to memory that is free then comes before what the next owner does.
+        """
+        present = [(seq, place) for place, seq in enumerate(step.sampled) if seq.status is Status.RUNNING]
+        if step.has_grammar or len(present) < len(self.running):
+            return None
+        places = [(seq, place) for seq, place in present if len(seq.output_ids) + 1 < seq.max_tokens]
+        if len(self.queue) > 0 and not self._closed and len(places) < self.config.max_num_seqs:
+            return None
+        if not places or not all(self.blocks.grow(seq, seq.num_tokens + 1) for seq, _ in places):
+            return None
+        return build_step_ahead(places)
 
     def postprocess(self, step: Step, result: StepResult) -> list[SequenceOutput]:
         """Account for a finished step: an output for every sequence that drew a token and was not removed."""

@@ -149,9 +149,12 @@ class Sequence:
         missing = self.num_shared_tokens - self.num_computed_tokens
         return missing if missing > 1 else 0
 
-    def sample(self, row: int) -> Sample:
-        """How its next token is drawn from this row; the same object for as long as nothing changes."""
-        early = len(self.output_ids) < self.request.min_tokens
+    def sample(self, row: int, *, num_in_flight: int = 0) -> Sample:
+        """How its next token is drawn from this row; the same object for as long as nothing changes.
+
+        `num_in_flight`: tokens before that one which are still being drawn.
+        """
+        early = len(self.output_ids) + num_in_flight < self.request.min_tokens
         banned = self._banned_early if early else self._banned_ids
         if self._sample is None or self._sample.row != row or self._sample.banned_ids is not banned:
             self._sample = Sample(

@@ -1,13 +1,14 @@
 """One engine step: which sequences take part, and the batch that the runtime gets."""
 
 from array import array
+from collections.abc import Iterable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
 import numpy as np
 
-from carpool.runtimes.decoder import StepBatch, StepResult
+from carpool.runtimes.decoder import Sample, StepBatch, StepResult, in_flight
 
 from .grammar import next_masks
 from .sequence import Sequence
@@ -38,11 +39,28 @@ def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
     tokens = chain.from_iterable(
         seq.token_ids[past:end] for (seq, _), past, end in zip(rows, past_lens, ends, strict=True)
     )
+    sampled = [(row, seq) for row, (seq, _) in enumerate(rows) if ends[row] == len(seq.token_ids)]
+    samples = [seq.sample(row) for row, seq in sampled]
+    num_decodes = sum(bool(seq.output_ids) and count == 1 for seq, count in rows)
+    return Step(rows, _batch(rows, past_lens, tokens, samples), [seq for _, seq in sampled], num_decodes)
+
+
+def build_step_ahead(places: Rows[tuple[Sequence, int]]) -> Step:
+    """The step behind one in flight, of sequences each with its place among those that are sampled there."""
+    rows = [(seq, 1) for seq, _ in places]
+    past_lens = [seq.num_tokens for seq, _ in places]
+    tokens = [in_flight(place) for _, place in places]
+    samples = [seq.sample(row, num_in_flight=1) for row, (seq, _) in enumerate(places)]
+    return Step(rows, _batch(rows, past_lens, tokens, samples), [seq for seq, _ in places], len(rows))
+
+
+def _batch(
+    rows: Rows[tuple[Sequence, int]], past_lens: Rows[int], tokens: Iterable[int], samples: Rows[Sample]
+) -> StepBatch:
     block_indices = array("i")
     for seq, _ in rows:
         block_indices.extend(seq.block_table)
-    sampled = [(row, seq) for row, (seq, _) in enumerate(rows) if ends[row] == len(seq.token_ids)]
-    batch = StepBatch(
+    return StepBatch(
         token_ids=np.fromiter(tokens, np.int64),
         past_lens=np.array(past_lens, np.int32),
         subsequence_begins=np.fromiter(accumulate((count for _, count in rows), initial=0), np.int32),
@@ -50,10 +68,8 @@ def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
         block_indices_begins=np.fromiter(
             accumulate((len(seq.block_table) for seq, _ in rows), initial=0), np.int32
         ),
-        samples=[seq.sample(row) for row, seq in sampled],
+        samples=samples,
     )
-    num_decodes = sum(bool(seq.output_ids) and count == 1 for seq, count in rows)
-    return Step(rows, batch, [seq for _, seq in sampled], num_decodes)
 
 
 def masked(step: Step) -> StepBatch:

@@ -73,7 +73,9 @@ class Sample:
     params: SamplingParams
     prompt_ids: Sequence[int]
     output_ids: Sequence[int]
-    """Tokens drawn so far. With the prompt they feed the penalties; their number picks the random draw."""
+    """Tokens drawn so far. With the prompt they feed the penalties; their number picks the random draw.
+
+    It grows: the token that a step in flight draws is there when `result` is asked of the step behind it."""
     banned_ids: Sequence[int] = ()
     """Tokens that must not be drawn now (the end tokens, while `min_tokens` is not reached)."""
     allowed: NDArray[np.uint32] | None = None
@@ -129,7 +131,11 @@ class StepHandle(Protocol):
     """A step that was launched."""
 
     def result(self) -> StepResult:
-        """Wait for the step. Raises what the forward pass raised; its KV blocks are then undefined."""
+        """Wait for the step. Raises what the forward pass raised; its KV blocks are then undefined.
+
+        Asked for in the order of the launches, and for each once its sequences have the tokens of the step
+        before.
+        """
         ...
 
 
@@ -142,9 +148,9 @@ class DecoderRuntime(Protocol):
         ...
 
     def launch(self, batch: StepBatch) -> StepHandle:
-        """Start a step. Called on an event loop, so it neither computes nor waits.
+        """Start a step, behind the one in flight if there is one.
 
-        But it may wait for the step in flight, if there is one.
+        Called on an event loop while none is in flight, so it neither computes nor waits then.
         """
         ...
 

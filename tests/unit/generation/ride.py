@@ -1,6 +1,7 @@
 """A scheduler, its queue and a simulated decoder, driven by hand."""
 
 import asyncio
+from collections.abc import Callable
 
 from carpool.generation import GenerationConfig, GenerationRequest, SequenceOutput
 from carpool.generation.block_manager import REPRODUCIBLE_ROOT, SHARED_ROOT
@@ -9,7 +10,7 @@ from carpool.generation.scheduler import Scheduler
 from carpool.generation.sequence import Sequence
 from carpool.generation.step import Step
 from carpool.inference_engine import EngineConfig, Priority, QueueManager
-from carpool.runtimes.decoder import SamplingParams
+from carpool.runtimes.decoder import SamplingParams, StepResult
 from tests.unit.generation.fake_clock import FakeClock
 from tests.unit.generation.simulated_decoder import GREEDY, VOCAB_SIZE, SimulatedDecoder
 
@@ -74,9 +75,36 @@ class Ride:
         return step
 
     def finish(self, step: Step) -> None:
-        for output in self.scheduler.postprocess(step, self.decoder.launch(step.batch).result()):
+        self._take(step, self.decoder.launch(step.batch).result())
+
+    def _take(self, step: Step, result: StepResult) -> None:
+        for output in self.scheduler.postprocess(step, result):
             self.outputs.setdefault((output.request_id, output.index), []).append(output)
         self.scheduler.check_integrity()
+
+    def steps_ahead(self, count: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """A step and up to `count` behind it, each launched before the tokens of the one before are taken.
+
+        `meanwhile` is called while the first is in flight and the second is scheduled.
+        """
+        step = self.schedule()
+        if step is None:
+            meanwhile()
+            return
+        handle = self.decoder.launch(step.batch)
+        for number in range(count):
+            ahead = self.scheduler.schedule_ahead(step)
+            self.scheduler.check_integrity()
+            if number == 0:
+                meanwhile()
+            result = handle.result()
+            if ahead is None:
+                self._take(step, result)
+                return
+            handle = self.decoder.launch(ahead.batch)
+            self._take(step, result)
+            step = ahead
+        self._take(step, handle.result())
 
     def step(self) -> Step | None:
         step = self.schedule()

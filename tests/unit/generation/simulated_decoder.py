@@ -52,8 +52,11 @@ class SimulatedStep:
 
     decoder: "SimulatedDecoder"
     batch: StepBatch
+    tokens: list[int]
+    """The batch's, with those that were in flight."""
 
     def result(self) -> StepResult:
+        self.decoder.input_ids = self.tokens
         return self.decoder.run(self.batch)
 
 
@@ -71,13 +74,18 @@ class SimulatedDecoder:
     def __post_init__(self) -> None:
         self.tokens = np.full((self.num_blocks, self.block_size), -1, np.int64)
         self.positions = np.full((self.num_blocks, self.block_size), -1, np.int64)
+        self.drawn: list[int] = []
+        """By the last step that has run."""
+        self.input_ids: list[int] = []
+        """Of the step that runs."""
 
     @property
     def spec(self) -> DecoderSpec:
         return DecoderSpec(VOCAB_SIZE, self.context_length, self.block_size, self.num_blocks)
 
     def launch(self, batch: StepBatch) -> SimulatedStep:
-        return SimulatedStep(self, batch)
+        tokens = [self.drawn[-1 - id_] if id_ < 0 else id_ for id_ in batch.token_ids.tolist()]
+        return SimulatedStep(self, batch, tokens)
 
     def close(self) -> None:
         pass
@@ -98,6 +106,7 @@ class SimulatedDecoder:
             else None
             for sample, token_id in zip(batch.samples, drawn, strict=True)
         ]
+        self.drawn = drawn
         return StepResult(drawn, logprobs)
 
     def _write(self, batch: StepBatch, tables: list[NDArray[np.int32]]) -> None:
@@ -106,7 +115,7 @@ class SimulatedDecoder:
         assert begins[-1] == len(batch.token_ids)
         owners = np.bincount(batch.block_indices, minlength=self.num_blocks)
         for row, table in enumerate(tables):
-            tokens = batch.token_ids[begins[row] : begins[row + 1]]
+            tokens = self.input_ids[begins[row] : begins[row + 1]]
             past = int(batch.past_lens[row])
             assert len(tokens) > 0
             assert len(table) == -(-(past + len(tokens)) // self.block_size)
@@ -122,5 +131,8 @@ class SimulatedDecoder:
         length = int(batch.past_lens[row] + batch.subsequence_begins[row + 1] - batch.subsequence_begins[row])
         content = self.tokens[table].ravel()[:length]
         assert (self.positions[table].ravel()[:length] == np.arange(length)).all(), "positions are mixed up"
-        assert content.tolist() == [*sample.prompt_ids, *sample.output_ids], "KV memory holds other tokens"
+        known = [*sample.prompt_ids, *sample.output_ids]
+        if batch.token_ids[batch.subsequence_begins[row]] < 0 and content.tolist()[:-1] == known:
+            return 0  # its last token ended it, or it was cancelled meanwhile: nobody will look at this one
+        assert content.tolist() == known, "KV memory holds other tokens"
         return draw(content, sample.params, len(sample.output_ids), sample.banned_ids)

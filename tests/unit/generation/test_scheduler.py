@@ -11,7 +11,7 @@ from carpool.generation import FinishReason
 from carpool.generation.sequence import Sequence, Status
 from carpool.generation.step import Step
 from carpool.inference_engine import Priority
-from carpool.runtimes.decoder import SamplingParams
+from carpool.runtimes.decoder import SamplingParams, in_flight
 from tests.unit.generation.ride import Ride, prompt
 from tests.unit.generation.simulated_decoder import GREEDY, alone
 
@@ -36,6 +36,12 @@ def rows(step: Step | None) -> dict[int, int]:
     """Tokens by request id."""
     assert step is not None
     return {seq.request.request_id: count for seq, count in step.rows}
+
+
+def scheduled(ride: Ride) -> Step:
+    step = ride.schedule()
+    assert step is not None
+    return step
 
 
 def cached_tokens(ride: Ride, request_id: int) -> int:
@@ -279,6 +285,69 @@ def test_who_gives_way_keeps_its_tokens_and_its_place(
     ride.close()
 
 
+def test_the_step_behind_one_in_flight_goes_on_with_what_that_one_draws(make_ride: MakeRide) -> None:
+    ride = make_ride(block_size=4)
+    ride.add(1, prompt(4), 20)
+    ride.add(2, prompt(9, salt=1), 2)
+    ride.add(3, prompt(6, salt=2), 20)
+    step = scheduled(ride)
+    ahead = ride.scheduler.schedule_ahead(step)
+    assert rows(ahead) == {1: 1, 2: 1, 3: 1}
+    assert ahead is not None
+    assert ahead.batch.token_ids.tolist() == [in_flight(place) for place in range(3)]
+    assert ahead.batch.past_lens.tolist() == [4, 9, 6]
+    ride.finish(step)
+    step = scheduled(ride)
+    ahead = ride.scheduler.schedule_ahead(step)
+    assert rows(ahead) == {1: 1, 3: 1}  # the second reaches its `max_tokens`
+    assert ahead is not None
+    assert ahead.batch.token_ids.tolist() == [in_flight(0), in_flight(2)]
+    ride.finish(step)
+    ride.run()
+
+
+def test_what_is_not_decided_yet_is_not_scheduled_ahead(make_ride: MakeRide) -> None:
+    ride = make_ride(max_num_seqs=2, max_num_batched_tokens=32)
+    [first] = ride.add(1, prompt(40), 20)
+    step = scheduled(ride)
+    assert ride.scheduler.schedule_ahead(step) is None  # the rest of its prompt
+    ride.finish(step)
+    step = scheduled(ride)
+    ride.add(2, prompt(6, salt=1), 3)
+    assert ride.scheduler.schedule_ahead(step) is None  # who has a seat
+    ride.finish(step)
+    ride.step()
+    ride.add(3, prompt(6, salt=2), 3)
+    step = scheduled(ride)
+    assert rows(ride.scheduler.schedule_ahead(step)) == {1: 1, 2: 1}  # nobody leaves a seat
+    ride.finish(step)
+    step = scheduled(ride)
+    assert ride.scheduler.schedule_ahead(step) is None  # the second does
+    ride.finish(step)
+    first.matcher = object()  # type: ignore[assignment]  # its masks would need the token
+    step = scheduled(ride)
+    assert ride.scheduler.schedule_ahead(step) is None
+    first.matcher = None
+    ride.finish(step)
+    ride.run()
+    assert ride.text(1) == alone(prompt(40), 20)
+
+
+def test_nobody_gives_way_to_a_step_ahead(make_ride: MakeRide) -> None:
+    ride = make_ride(num_blocks=6, block_size=4, reserve_tokens=1)
+    for request_id in (1, 2):
+        ride.add(request_id, prompt(12, salt=request_id), 12)
+    step = scheduled(ride)
+    assert len(ride.scheduler.running) == 2
+    assert ride.scheduler.schedule_ahead(step) is None
+    assert len(ride.scheduler.running) == 2
+    ride.finish(step)
+    ride.run()
+    assert ride.scheduler.num_preemptions > 0
+    for request_id in (1, 2):
+        assert ride.text(request_id) == alone(prompt(12, salt=request_id), 12)
+
+
 class RandomRide(RuleBasedStateMachine):
     """Adds, cancels and steps in any order over a memory that is always too small.
 
@@ -325,19 +394,27 @@ class RandomRide(RuleBasedStateMachine):
         for _ in range(count):
             self.ride.step()
 
-    @rule(data=st.data(), in_flight=st.booleans())
-    def cancel(self, data: st.DataObject, in_flight: bool) -> None:
+    @rule(count=st.integers(1, 6))
+    def steps_ahead(self, count: int) -> None:
+        self.ride.steps_ahead(count)
+
+    @rule(data=st.data(), running=st.booleans())
+    def cancel(self, data: st.DataObject, running: bool) -> None:
         if not self.live:
             return
         victims = self.live.pop(data.draw(st.sampled_from(sorted(self.live))))
-        step = self.ride.schedule() if in_flight else None
-        before = [seq for seq in self.ride.scheduler.running if seq not in victims]
-        for seq in victims:
-            self.ride.scheduler.remove(seq)
-        assert self.ride.scheduler.running == before
-        self.ride.scheduler.check_integrity()
-        if step is not None:
-            self.ride.finish(step)
+
+        def remove() -> None:
+            before = [seq for seq in self.ride.scheduler.running if seq not in victims]
+            for seq in victims:
+                self.ride.scheduler.remove(seq)
+            assert self.ride.scheduler.running == before
+            self.ride.scheduler.check_integrity()
+
+        if running:
+            self.ride.steps_ahead(2, meanwhile=remove)
+        else:
+            remove()
 
     def teardown(self) -> None:
         if not hasattr(self, "ride"):
