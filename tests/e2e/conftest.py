@@ -13,7 +13,10 @@ Start = Callable[..., Server]
 
 @pytest.fixture(scope="session")
 def start(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """A function that starts servers, all ended at the end. Each has a cache file and settings of its own."""
+    """A function that starts servers, all ended at the end. Each has a cache file and settings of its own.
+
+    A question's vector may take its time: on a busy machine it would take longer than the budget of a lookup.
+    """
     servers: list[Server] = []
 
     def _start(*args: str, settings: object = None, env: Mapping[str, str] | None = None) -> Server:
@@ -25,6 +28,7 @@ def start(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             {
                 "CARPOOL_MODEL_DIR": str(model_directory),
                 "CARPOOL_CACHE__PATH": str(directory / "answers.sqlite3"),
+                "CARPOOL_CACHE__LOOKUP_BUDGET_MS": "10000",
                 "CARPOOL_KEYS_FILE": str(directory / "keys.json"),
                 **(env or {}),
             },
@@ -42,5 +46,5 @@ def start(model_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="session")
 def server(start: Start) -> Server:
-    """One server with default settings, shared by tests that leave it as they found it."""
+    """One server with no other settings, shared by tests that leave it as they found it."""
     return start().wait_ready()

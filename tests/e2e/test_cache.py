@@ -133,8 +133,7 @@ def test_tenants_share_nothing_and_the_answers_survive_a_restart(start: Start) -
 def test_a_served_chat_model_judges_what_was_served(start: Start) -> None:
     """The starter model is no good judge: that it speaks, and is counted, is all that is asked of it."""
     quality = {"judge": MODEL, "judge_quality": [93, 100, 970, 1000], "audit_rate": 1.0}
-    patience = {"lookup_budget_ms": 10_000}  # the first vectors of a process that was just started
-    server = start(settings={"cache": quality | patience}).wait_ready()
+    server = start(settings={"cache": quality}).wait_ready()
     ask(server, "What is the largest planet of our solar system?")
     _, semantic = ask(server, "Which is the largest planet in our solar system?")
     assert semantic["cache"] == "semantic"

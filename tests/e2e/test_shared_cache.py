@@ -39,7 +39,7 @@ def pair(start: Start, redis: RedisServer, tmp_path_factory: pytest.TempPathFact
         {"reference": str(path), "name": "tiny", "options": {"weights": "f32", "kv_cache_bytes": 8 << 20}},
         {"reference": EMBEDDER},
     ]
-    settings = {"models": models, "cache": {"url": redis.url, "lookup_budget_ms": 10_000}}
+    settings = {"models": models, "cache": {"url": redis.url}}
     servers = [start(settings=settings) for _ in range(2)]
     return [server.wait_ready() for server in servers]
 

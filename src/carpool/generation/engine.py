@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Self, TypeVar
@@ -26,6 +26,7 @@ from carpool.inference_engine import (
     Priority,
     QueueFull,
     QueueManager,
+    Turn,
 )
 from carpool.inference_engine.wakeup import Wakeup
 from carpool.runtimes.decoder import DecoderRuntime, DecoderSpec, StepHandle, StepResult
@@ -38,14 +39,13 @@ from .metrics import EngineMetrics
 from .request import GenerationRequest, check
 from .scheduler import Scheduler
 from .sequence import Sequence, Status
-from .step import Step, advance_grammars, masked
+from .step import Step, advance_grammars, compute_masks
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 0.02
 """How long a first step waits for requests whose prompts are being prepared."""
 
-_Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 
@@ -59,11 +59,26 @@ class _Launched:
     """Clock seconds."""
 
 
-class GenerationEngine:
-    """Continuous batching over one decoder, all on one event loop.
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """What came of a step."""
 
-    But for the masks of grammars, the wait for a forward pass and its draws, and the launch of the step
-    behind it, which have a thread.
+    result: StepResult
+    seconds: float
+    """From its launch to its tokens."""
+    behind: _Launched | None
+    """The step that runs now."""
+    error: Exception | None
+    """Why the step that was to be launched behind it was not."""
+
+
+class GenerationEngine:
+    """Continuous batching over one decoder, on one event loop and a thread.
+
+    The thread computes the masks of grammars, waits for the forward pass, draws, and launches the next one if
+    it is known (`_draw_and_launch`); anything else is done on the loop. They take turns: between two calls of
+    the thread the loop accounts for the tokens. While the thread works, the loop may change the states of
+    sequences and `_ahead`, which the thread looks at once, just before it launches.
 
     `on_step` gets all outputs of a step in one call, and those of a cancellation, a missed deadline or a
     failure when it happens. It is called on the loop and must not block. It never runs inside `submit`.
@@ -100,9 +115,10 @@ class GenerationEngine:
         self._num_accepted = 0
         self._num_expected = 0
         self._failures_in_a_row = 0
-        self._step_runs = False
+        self._launched: _Launched | None = None
+        """The step in flight."""
         self._ahead: Step | None = None
-        """What follows the step in flight, until something comes between."""
+        """The step behind it, if it is known; the loop takes it away when something comes between."""
         self._refusal: Callable[[], CarpoolError] | None = None
         self._stopping = False
         self._wake = Wakeup(self._clock)
@@ -125,7 +141,6 @@ class GenerationEngine:
         self._refusal = self._refusal or partial(Draining, f"{self.name} is shutting down")
         self._delivery.fail_all(self._refusal())
         self._stopping = True
-        self._ahead = None
         self._wake.notify()
         if self._loop is not None:
             await self._loop
@@ -158,7 +173,7 @@ class GenerationEngine:
     @property
     def has_work(self) -> bool:
         """Whether a step is due or running, also one whose requests have all ended meanwhile."""
-        return self._step_runs or self._scheduler.has_work
+        return self._launched is not None or self._scheduler.has_work
 
     @property
     def healthy(self) -> bool:
@@ -215,10 +230,10 @@ class GenerationEngine:
     async def _run(self) -> None:
         try:
             while await self._work():
-                async with self._gate.turn(self.name, weight=self.config.weight, urgency=self._urgency):
-                    launched = await self._launch_next()
-                    while launched is not None:
-                        launched = await self._complete(launched)
+                async with self._gate.turn(
+                    self.name, weight=self.config.weight, urgency=self._urgency
+                ) as turn:
+                    await self._run_steps(turn)
         except Exception:
             logger.exception("the generation engine of %s is broken", self.name)
             self._failures_in_a_row = self.config.max_step_failures
@@ -251,89 +266,109 @@ class GenerationEngine:
         while not (condition() or self._stopping or self._clock.time() >= give_up_at):
             await self._wake.wait(None if give_up_at == math.inf else give_up_at)
 
-    async def _launch_next(self) -> _Launched | None:
-        """Schedule and launch a step; None if nothing is left to do, or if it failed.
+    async def _run_steps(self, turn: Turn) -> None:
+        """A step, and as many behind it as can be launched ahead."""
+        try:
+            await self._launch_next()
+            while self._launched is not None:
+                await self._complete(self._launched)
+                if self._launched is not None:
+                    turn.go_on(self.config.weight)
+        finally:
+            if self._launched is not None:  # a fault of the engine; nobody else may have the device yet
+                with suppress(Exception):
+                    await self._in_thread(self._launched.handle.result)
+                self._launched = None
 
-        It is launched from here where nothing has to be computed before: the device would start later after
-        a change to the engine's thread.
+    async def _launch_next(self) -> None:
+        """Schedule and launch a step, if there is something to do.
+
+        It is launched from here, as the device would start later after a change to the engine's thread.
         """
         step = self._scheduler.schedule()
         if step is None:
-            return None
-        self._step_runs = True
+            return
         try:
-            if step.has_grammar:  # whose masks take their time
-                return await self._in_thread(self._launch_masked, step)
-            return self._launch(step)
-        except Exception:
-            await self._fail_step(step)
-            return None
+            self._launched = self._launch(step)
+        except Exception as error:
+            await self._fail_step(step, error)
 
-    async def _complete(self, launched: _Launched) -> _Launched | None:
-        """Wait for a step and hand its tokens out; returns the step that was launched behind it, if one was.
+    async def _complete(self, launched: _Launched) -> None:
+        """Wait for the step in flight and hand its tokens out.
 
-        That one is scheduled while this one runs, and the engine's thread launches it as soon as this one's
-        tokens are drawn: the device does not wait for this loop. Whoever comes meanwhile has it withdrawn.
+        The step behind it is scheduled while it runs, and the engine's thread launches that one as soon as
+        this one's tokens are drawn: the device does not wait for this loop.
         """
         step = launched.step
-        self._ahead = None if self._stopping else self._scheduler.schedule_ahead(step)
+        ahead = self._ahead = self._scheduler.schedule_ahead(step)
         try:
-            result, behind = await self._in_thread(self._finish, launched)
-        except Exception:
-            await self._fail_step(step)
-            return None
-        self._step_runs = behind is not None
-        seconds = self._clock.time() - launched.at
+            finished = await self._in_thread(self._draw_and_launch, launched)
+        except Exception as error:
+            self._launched = None
+            await self._fail_step(step, error)
+            return
+        finally:
+            self._ahead = None
+        self._launched = finished.behind
         self.steps += 1
         self._failures_in_a_row = 0
-        self._metrics.finished(step, seconds)
+        self._metrics.finished(step, finished.seconds)
         cost = self._scheduler.cost(len(step.batch.token_ids) - step.num_decodes, step.num_decodes)
-        self._queue.cost_model.observe(cost, cost, seconds * 1e3)
-        self._fail_unusable(step, result)
+        self._queue.cost_model.observe(cost, cost, finished.seconds * 1e3)
+        self._fail_unusable(step, finished.result)
         self._fail_unmatched(step)
-        self._delivery.deliver(self._scheduler.postprocess(step, result))
-        return behind
+        self._delivery.deliver(self._scheduler.postprocess(step, finished.result))
+        if finished.error is not None and ahead is not None:
+            await self._fail_step(ahead, finished.error)
 
-    async def _fail_step(self, step: Step) -> None:
-        """End the requests of a step that failed; called where its error is handled."""
-        logger.exception("a step of %s failed", self.name)
-        self._step_runs = False
+    async def _fail_step(self, step: Step, error: Exception) -> None:
+        """End the requests of a step that failed."""
+        logger.error("a step of %s failed", self.name, exc_info=error)
         self._failures_in_a_row += 1
         self._metrics.failed()
         concerned = [seq.request.request_id for seq, _ in step.rows if seq.status is Status.RUNNING]
-        error = CarpoolError(f"{self.name} failed while it worked on this request")
-        self._delivery.fail(concerned, error)
+        failure = CarpoolError(f"{self.name} failed while it worked on this request")
+        self._delivery.fail(concerned, failure)
         await asyncio.sleep(0)  # a launch that fails waits for nothing, and others want the loop
 
-    # In the engine's thread, or on the loop while the thread has nothing to do ---------------------------
-
-    def _in_thread(
-        self, work: Callable[[_Argument], _Result], argument: _Argument
-    ) -> asyncio.Future[_Result]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, work, argument)
+    def _in_thread(self, work: Callable[..., _Result], *arguments: object) -> asyncio.Future[_Result]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
     def _launch(self, step: Step) -> _Launched:
         at = self._clock.time()
         return _Launched(step, self._runtime.launch(step.batch), at)
 
-    def _launch_masked(self, step: Step) -> _Launched:
-        at = self._clock.time()
-        return _Launched(step, self._runtime.launch(masked(step)), at)
-
-    def _finish(self, launched: _Launched) -> tuple[StepResult, _Launched | None]:
-        """A step's result, and the step behind it, launched."""
-        step, result = launched.step, launched.handle.result()
+    def _draw_and_launch(self, launched: _Launched) -> _Finished:
+        """In the thread: wait for a step, and launch the one behind it."""
+        step = launched.step
+        try:
+            compute_masks(step)  # while the device works
+        finally:
+            result = launched.handle.result()
+        seconds = self._clock.time() - launched.at
         if not len(result.token_ids) == len(result.logprobs) == len(step.sampled):
             raise RuntimeError(f"{len(step.sampled)} samples asked for, {len(result.token_ids)} drawn")
         advance_grammars(step, result)
         ahead = self._ahead
-        if ahead is None or self._gate.waiting or not _goes_on(ahead, step, result):
-            return result, None
+        if ahead is None or self._gate.waiting or not self._is_wanted(ahead, step, result):
+            return _Finished(result, seconds, behind=None, error=None)
         try:
-            return result, self._launch(ahead)
-        except Exception:  # the loop schedules it again, and if it fails again, its requests fail
-            logger.exception("a step of %s could not be launched ahead", self.name)
-            return result, None
+            return _Finished(result, seconds, self._launch(ahead), error=None)
+        except Exception as error:
+            return _Finished(result, seconds, behind=None, error=error)
+
+    def _is_wanted(self, ahead: Step, step: Step, result: StepResult) -> bool:
+        """Whether a sequence of the step ahead goes on; or all do, if somebody waits for a place."""
+        unusable = {step.sampled[place] for place in result.unusable}
+        drawn = dict(zip(step.sampled, result.token_ids, strict=True))
+        go_on = [
+            seq.status is Status.RUNNING
+            and seq not in unusable
+            and drawn[seq] not in seq.stop_ids
+            and (seq.matcher is None or not seq.matcher.is_over)
+            for seq in ahead.sampled
+        ]
+        return all(go_on) if len(self._queue) else any(go_on)
 
     def _fail_unusable(self, step: Step, result: StepResult) -> None:
         """End the requests that the model found no numbers for, and leave their companions alone."""
@@ -360,12 +395,6 @@ class GenerationEngine:
         present = [task for task in tasks if task is not None]
         deadlines = [task.deadline for task in present if task.deadline is not None]
         return min((task.priority for task in present), default=Priority.IDLE), min(deadlines, default=None)
-
-
-def _goes_on(ahead: Step, step: Step, result: StepResult) -> bool:
-    """Whether the step after this one has a sequence that goes on, by what this one drew."""
-    drawn = dict(zip(step.sampled, result.token_ids, strict=True))
-    return any(seq.status is Status.RUNNING and drawn[seq] not in seq.stop_ids for seq in ahead.sampled)
 
 
 def _check_step(config: GenerationConfig, spec: DecoderSpec, running: int = 0) -> None:

@@ -101,12 +101,14 @@ class Scheduler:
         """The step behind one in flight, as far as it is known without what that one draws.
 
         Its sequences go on, but for those that reach their `max_tokens`. None if there is something else to
-        decide: prompts to compute, somebody to admit, memory to take away, or masks, which need the tokens. A
-        sequence that ends in the step in flight takes part in vain. It may be thrown away, and what it does
-        to memory that is free then comes before what the next owner does.
+        decide: prompts to compute, somebody to admit, memory to take away. The step may be thrown away; the
+        blocks that sequences took for it stay theirs, for the step in its place.
+
+        A sequence that ends otherwise takes part in vain. What that writes goes behind its full blocks, which
+        others may share, and into blocks that are free by then before their next owner does.
         """
         present = [(seq, place) for place, seq in enumerate(step.sampled) if seq.status is Status.RUNNING]
-        if step.has_grammar or len(present) < len(self.running):
+        if len(present) < len(self.running):
             return None
         places = [(seq, place) for seq, place in present if len(seq.output_ids) + 1 < seq.max_tokens]
         if len(self.queue) > 0 and not self._closed and len(places) < self.config.max_num_seqs:

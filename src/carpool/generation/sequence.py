@@ -157,8 +157,9 @@ class Sequence:
         early = len(self.output_ids) + num_in_flight < self.request.min_tokens
         banned = self._banned_early if early else self._banned_ids
         if self._sample is None or self._sample.row != row or self._sample.banned_ids is not banned:
+            allowed = None if self.matcher is None else self.matcher.mask
             self._sample = Sample(
-                row, self.params, self.prompt_ids, self.output_ids, banned, history=self._history
+                row, self.params, self.prompt_ids, self.output_ids, banned, allowed, self._history
             )
         return self._sample
 

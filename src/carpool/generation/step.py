@@ -3,14 +3,13 @@
 from array import array
 from collections.abc import Iterable
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, chain
 
 import numpy as np
 
 from carpool.runtimes.decoder import Sample, StepBatch, StepResult, in_flight
 
-from .grammar import next_masks
 from .sequence import Sequence
 
 
@@ -25,11 +24,6 @@ class Step:
     """The sequences whose last token is computed, in the order of `batch.samples`."""
     num_decodes: int
     """Rows that continue an output; the others work on prompts."""
-
-    @property
-    def has_grammar(self) -> bool:
-        """Whether a sequence that is sampled follows one."""
-        return any(seq.matcher is not None for seq in self.sampled)
 
 
 def build_step(rows: Rows[tuple[Sequence, int]]) -> Step:
@@ -72,21 +66,17 @@ def _batch(
     )
 
 
-def masked(step: Step) -> StepBatch:
-    """The batch of a step that `has_grammar`, with the masks of those sequences; takes the masks' time."""
-    matchers = {row: seq.matcher for row, seq in enumerate(step.sampled) if seq.matcher is not None}
-    masks = next_masks(list(matchers.values()))
-    samples = list(step.batch.samples)
-    for (row, matcher), mask in zip(matchers.items(), masks, strict=True):
-        if matcher.error is None:
-            samples[row] = replace(samples[row], allowed=mask)
-    return replace(step.batch, samples=samples)
+def compute_masks(step: Step) -> None:
+    """Have the masks ready that the step's draws will ask for."""
+    for seq in step.sampled:
+        if seq.matcher is not None:
+            seq.matcher.mask()
 
 
 def advance_grammars(step: Step, result: StepResult) -> None:
     """Move each sequence's matcher on by the token that was drawn."""
     for place, (seq, token_id) in enumerate(zip(step.sampled, result.token_ids, strict=True)):
-        if seq.matcher is None or place in result.unusable:
+        if seq.matcher is None or seq.matcher.is_over or place in result.unusable:
             continue
-        if seq.matcher.error is None and token_id not in seq.stop_ids:
+        if token_id not in seq.stop_ids:
             seq.matcher.advance(token_id)

@@ -28,8 +28,9 @@ class DeviceGate:
     - `wfq`: start-time fair queueing over the measured ms each owner held the device, by weight.
     - `edf`: the earliest deadline, then the highest priority.
 
-    A turn ends without preemption, so a model bounds how long it holds the device (`bulk_slice_ms`). Ordering
-    happens when a turn is granted: `policy` may be assigned at any time and holds from the next grant on.
+    A turn ends without preemption, so a model bounds how long it holds the device (`bulk_slice_ms`), or looks
+    from time to time whether somebody is `waiting`, and says that it goes on (`Turn.go_on`). Ordering happens
+    when a turn is granted: `policy` may be assigned at any time and holds from the next grant on.
     The grant follows one event-loop callback after the release, so that an owner that asks again in the same
     step competes for it; otherwise the one that always has work would lose every second turn to whoever
     waits, whatever the weights (deceptive idleness: Iyer, Druschel 2001).
@@ -122,12 +123,15 @@ class DeviceGate:
         self._holders.append(turn)
         self._shares.begin(turn.owner)
 
-    def _release(self, turn: Turn) -> None:
+    def _charge(self, turn: Turn) -> None:
         now = self._clock.time()
         held_ms = (now - self._charged_until) * 1e3
         self._charged_until = now
         self._shares.charge(turn.owner, held_ms / turn.weight)
         self.used_ms[turn.owner] = self.used_ms.get(turn.owner, 0.0) + held_ms
+
+    def _release(self, turn: Turn) -> None:
+        self._charge(turn)
         self._holders.remove(turn)
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._hand_over)
@@ -182,6 +186,12 @@ class Turn:
         self.group = group
         self.asked = 0
         self.granted: asyncio.Future[None] | None = None
+
+    def go_on(self, weight: float) -> None:
+        """Charge the time until now, as if the turn had ended and the same owner had got the next one."""
+        self._gate._charge(self)
+        self.weight = weight
+        self._gate._shares.begin(self.owner)
 
     async def __aenter__(self) -> Turn:
         await self._gate._acquire(self)

@@ -1,11 +1,11 @@
 """The seam between the generation engine and whatever runs a decoder's forward pass.
 
 The engine builds a `StepBatch`, `launch`es it and later asks the handle for a `StepResult`. Sampling happens
-behind the seam, next to the logits, so logits never cross it. A launched step may still be running when the
-next one is launched: an input token is then named by its place in the step in flight (`in_flight`).
+behind the seam, next to the logits, so logits never cross it. A step may be launched before the engine has
+taken the tokens of the one before: an input token is then named by its place in that one (`in_flight`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from carpool.runtimes.token_history import TokenHistory
 
+Mask = NDArray[np.uint32]
+"""A bit for each token [ceil(vocab_size / 32)], little-endian."""
+
 
 def in_flight(sample: int) -> int:
-    """The input token "whatever sample number `sample` of the step in flight will be", encoded below zero."""
+    """The input token "whatever sample number `sample` of the step before is", encoded below zero."""
     return -1 - sample
 
 
@@ -75,11 +78,13 @@ class Sample:
     output_ids: Sequence[int]
     """Tokens drawn so far. With the prompt they feed the penalties; their number picks the random draw.
 
-    It grows: the token that a step in flight draws is there when `result` is asked of the step behind it."""
+    It grows: the token that the step before draws is there when `result` is asked, unless it ended the
+    sequence. Then nobody looks at what is drawn here."""
     banned_ids: Sequence[int] = ()
     """Tokens that must not be drawn now (the end tokens, while `min_tokens` is not reached)."""
-    allowed: NDArray[np.uint32] | None = None
-    """Grammar bit mask [ceil(vocab_size / 32)], little-endian bits; None allows all."""
+    allowed: Callable[[], Mask | None] | None = None
+    """A grammar's mask; None allows all. It follows from the token before, and is asked for when this one is
+    drawn: the engine computes it while the device works."""
     history: TokenHistory | None = None
     """Of these tokens, kept from step to step; None: counted anew where a penalty needs it."""
 
@@ -133,8 +138,7 @@ class StepHandle(Protocol):
     def result(self) -> StepResult:
         """Wait for the step. Raises what the forward pass raised; its KV blocks are then undefined.
 
-        Asked for in the order of the launches, and for each once its sequences have the tokens of the step
-        before.
+        Asked for in the order of the launches, when the tokens of the step before are in `Sample.output_ids`.
         """
         ...
 
@@ -150,7 +154,7 @@ class DecoderRuntime(Protocol):
     def launch(self, batch: StepBatch) -> StepHandle:
         """Start a step, behind the one in flight if there is one.
 
-        Called on an event loop while none is in flight, so it neither computes nor waits then.
+        It neither computes nor waits if there is none: the engine then calls it on an event loop.
         """
         ...
 

@@ -7,9 +7,8 @@ type that does not hold their values, and what they become is computed for all r
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from carpool.runtimes.decoder import Sample
+from carpool.runtimes.decoder import Mask, Sample
 from carpool.runtimes.half import Floats, Logits, minus_infinity, numbers
 from carpool.runtimes.selection import STRAND, Apart, Ids
 from carpool.runtimes.token_history import TokenHistory
@@ -19,7 +18,6 @@ _LOWEST_REPETITION_PENALTY, _HIGHEST_REPETITION_PENALTY = 1e-20, 1e20
 _FEW = 4096
 """Tokens that a grammar leaves, if they are no more, stand apart; otherwise the others are taken out."""
 
-Mask = NDArray[np.uint32]
 _NONE = np.zeros(0, np.intp)
 
 
@@ -44,7 +42,7 @@ def process(rows: Logits, samples: Mapping[int, Sample]) -> Apart:
     prompt and output. Frequency and presence: OpenAI's, over the output. Bans yield where they would leave
     nothing. Raises `ValueError` for a grammar mask that allows no token.
     """
-    few = _allow(rows, {i: each.allowed for i, each in samples.items() if each.allowed is not None})
+    few = _allow(rows, _masks(samples))
     counted = {i: _counted(each) for i, each in samples.items()}
     penalised = {i: ids for i, (ids, _) in counted.items()}
     others = {i: _others(each, penalised[i], few.get(i, _NONE)) for i, each in samples.items()}
@@ -61,6 +59,11 @@ def process(rows: Logits, samples: Mapping[int, Sample]) -> Apart:
         if each.banned_ids:
             _ban(elements, _places(ids, each.banned_ids), None if i in few else rows[i])
     return apart
+
+
+def _masks(samples: Mapping[int, Sample]) -> dict[int, Mask]:
+    found = {i: each.allowed() for i, each in samples.items() if each.allowed is not None}
+    return {i: mask for i, mask in found.items() if mask is not None}
 
 
 def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
 from carpool.generation import Grammar, GrammarCompiler, GrammarKind, GrammarSource
+from carpool.generation.grammar import Matcher
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.decoder import Sample, StepBatch
+from carpool.runtimes.decoder import Mask, Sample, StepBatch
 from tests.unit.generation.simulated_decoder import VOCAB_SIZE, SimulatedDecoder
 
 END = VOCAB_SIZE - 1
@@ -41,9 +42,16 @@ async def regex(pattern: str) -> Grammar:
     return await compiled(GrammarKind.REGEX, pattern)
 
 
-def ids(mask: NDArray[np.uint32]) -> list[int]:
+def ids(mask: Mask) -> list[int]:
     """The tokens a mask allows."""
     return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+
+
+def allowed_ids(matcher: Matcher) -> list[int]:
+    """The tokens that may follow."""
+    mask = matcher.mask()
+    assert mask is not None
+    return ids(mask)
 
 
 @dataclass
@@ -52,8 +60,9 @@ class MaskedDecoder(SimulatedDecoder):
 
     def _draw(self, batch: StepBatch, table: NDArray[np.int32], sample: Sample) -> int:
         drawn = super()._draw(batch, table, sample)
-        if sample.allowed is None:
+        mask = None if sample.allowed is None else sample.allowed()
+        if mask is None:
             return drawn
-        allowed = ids(sample.allowed)
+        allowed = ids(mask)
         wanted = [token_id for token_id in allowed if token_id not in sample.banned_ids] or allowed
         return wanted[drawn % len(wanted)]

@@ -1,7 +1,7 @@
 """A scheduler, its queue and a simulated decoder, driven by hand."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from carpool.generation import GenerationConfig, GenerationRequest, SequenceOutput
 from carpool.generation.block_manager import REPRODUCIBLE_ROOT, SHARED_ROOT
@@ -50,6 +50,7 @@ class Ride:
         params: SamplingParams = GREEDY,
         priority: Priority = Priority.INTERACTIVE,
         n: int = 1,
+        stop: Iterable[int] = (),
     ) -> list[Sequence]:
         request = GenerationRequest(
             request_id=request_id,
@@ -58,6 +59,7 @@ class Ride:
             params=params,
             priority=priority,
             n=n,
+            stop_token_ids=frozenset(stop),
         )
         limit = check(request, self.decoder.spec, max_n=self.config.max_num_seqs)
         root = REPRODUCIBLE_ROOT if params.reproducible else SHARED_ROOT
@@ -82,23 +84,27 @@ class Ride:
             self.outputs.setdefault((output.request_id, output.index), []).append(output)
         self.scheduler.check_integrity()
 
-    def steps_ahead(self, count: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+    def steps_ahead(
+        self, count: int, meanwhile: Callable[[], object] = lambda: None, *, keep_last: bool = True
+    ) -> None:
         """A step and up to `count` behind it, each launched before the tokens of the one before are taken.
 
-        `meanwhile` is called while the first is in flight and the second is scheduled.
+        `meanwhile` is called when the last of them is scheduled, before it is launched or, without
+        `keep_last`, thrown away.
         """
         step = self.schedule()
         if step is None:
             meanwhile()
             return
         handle = self.decoder.launch(step.batch)
-        for number in range(count):
+        for number in range(1, count + 1):
             ahead = self.scheduler.schedule_ahead(step)
             self.scheduler.check_integrity()
-            if number == 0:
+            is_last = number == count or ahead is None
+            if is_last:
                 meanwhile()
             result = handle.result()
-            if ahead is None:
+            if ahead is None or (is_last and not keep_last):
                 self._take(step, result)
                 return
             handle = self.decoder.launch(ahead.batch)

@@ -7,9 +7,9 @@ import pytest
 
 from carpool.errors import InvalidRequest
 from carpool.generation import FinishReason, GenerationConfig, GenerationRequest, Grammar, GrammarKind
-from carpool.generation.grammar import Matcher, next_masks
+from carpool.generation.grammar import Matcher
 from carpool.runtimes.decoder import SamplingParams
-from tests.unit.generation.grammars import END, TOKENIZER, MaskedDecoder, compiled, ids, regex
+from tests.unit.generation.grammars import END, TOKENIZER, MaskedDecoder, allowed_ids, compiled, regex
 from tests.unit.generation.passengers import Trip, trip
 from tests.unit.generation.ride import prompt
 from tests.unit.generation.simulated_decoder import alone
@@ -39,21 +39,24 @@ async def text(journey: Trip, request_id: int, index: int = 0) -> tuple[str, Fin
 async def test_a_mask_holds_what_may_follow_and_the_end_where_it_may_end() -> None:
     matcher = Matcher(await regex("ab?|c"))
     a, b, c = TOKENIZER.encode("abc")
-    assert ids(next_masks([matcher])[0]) == [a, c]
+    assert allowed_ids(matcher) == [a, c]
     matcher.advance(a)
     finished = [matcher.finished]
-    assert ids(next_masks([matcher])[0]) == [b, END]
+    assert allowed_ids(matcher) == [b, END]
     matcher.advance(b)
     assert [*finished, matcher.finished] == [False, True]
     assert matcher.error is None
 
 
-async def test_masks_of_several_sequences_are_those_of_each() -> None:
-    grammars = [await regex(pattern) for pattern in ("a+", "b+", "[a-z]+")]
-    matchers = [Matcher(grammar) for grammar in grammars for _ in range(11)]
-    together = [ids(mask) for mask in next_masks(matchers)]
-    assert together == [ids(next_masks([Matcher(matcher.grammar)])[0]) for matcher in matchers]
-    assert len({tuple(mask) for mask in together}) == 3
+async def test_a_mask_is_computed_once_for_each_position() -> None:
+    matcher = Matcher(await regex("ab"))
+    first = matcher.mask()
+    assert matcher.mask() is first
+    matcher.advance(TOKENIZER.encode("a")[0])
+    assert allowed_ids(matcher) == TOKENIZER.encode("b")
+    matcher.advance(TOKENIZER.encode("b")[0])
+    assert matcher.finished
+    assert matcher.mask() is None
 
 
 class AllowsNothing:
@@ -69,19 +72,19 @@ class AllowsNothing:
 async def test_a_matcher_that_failed_or_allows_nothing_harms_no_other() -> None:
     failed, stuck, good = [Matcher(await regex(pattern)) for pattern in (EXHAUSTING, "ab?", "ab?")]
     while failed.error is None:
-        next_masks([failed])
+        failed.mask()
         failed.advance(TOKENIZER.encode("a")[0])
     reason = failed.error
     stuck._matcher = AllowsNothing()  # type: ignore[assignment]
-    masks = next_masks([failed, stuck, good])
-    assert ids(masks[2]) == TOKENIZER.encode("a")
+    assert [failed.mask(), stuck.mask()] == [None, None]
+    assert allowed_ids(good) == TOKENIZER.encode("a")
     assert (failed.error, stuck.error, good.error) == (reason, "no token can follow", None)
 
 
 async def test_a_special_token_is_no_text() -> None:
     matcher = Matcher(await regex(r"<\|end\|>"))
     for token_id in TOKENIZER.encode(TOKENIZER.guard("<|end|>")):
-        assert ids(next_masks([matcher])[0]) == [token_id]
+        assert allowed_ids(matcher) == [token_id]
         matcher.advance(token_id)
     assert matcher.finished
 

@@ -8,7 +8,7 @@ import pytest
 
 from carpool.errors import InvalidRequest
 from carpool.generation import GrammarKind, GrammarSource, grammar_compiler
-from carpool.generation.grammar import Matcher, next_masks
+from carpool.generation.grammar import Matcher
 from tests.unit.generation.grammars import ascii_tokenizer, compiler
 from tests.unit.generation.test_grammar import EXHAUSTING
 
@@ -106,7 +106,7 @@ async def test_a_grammar_that_failed_is_compiled_anew() -> None:
     grammar = await shared.compile(source)
     matcher = Matcher(grammar)
     while matcher.error is None:
-        next_masks([matcher])
+        matcher.mask()
         matcher.advance(0)
     assert "too many expressions" in matcher.error
     assert await shared.compile(source) is not grammar

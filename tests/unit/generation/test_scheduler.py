@@ -1,6 +1,6 @@
 """The scheduler step by step, and at random, against the simulated decoder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from carpool.generation.step import Step
 from carpool.inference_engine import Priority
 from carpool.runtimes.decoder import SamplingParams, in_flight
 from tests.unit.generation.ride import Ride, prompt
-from tests.unit.generation.simulated_decoder import GREEDY, alone
+from tests.unit.generation.simulated_decoder import GREEDY, VOCAB_SIZE, alone
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_the_step_behind_one_in_flight_goes_on_with_what_that_one_draws(make_rid
 
 def test_what_is_not_decided_yet_is_not_scheduled_ahead(make_ride: MakeRide) -> None:
     ride = make_ride(max_num_seqs=2, max_num_batched_tokens=32)
-    [first] = ride.add(1, prompt(40), 20)
+    ride.add(1, prompt(40), 20)
     step = scheduled(ride)
     assert ride.scheduler.schedule_ahead(step) is None  # the rest of its prompt
     ride.finish(step)
@@ -323,11 +323,6 @@ def test_what_is_not_decided_yet_is_not_scheduled_ahead(make_ride: MakeRide) -> 
     ride.finish(step)
     step = scheduled(ride)
     assert ride.scheduler.schedule_ahead(step) is None  # the second does
-    ride.finish(step)
-    first.matcher = object()  # type: ignore[assignment]  # its masks would need the token
-    step = scheduled(ride)
-    assert ride.scheduler.schedule_ahead(step) is None
-    first.matcher = None
     ride.finish(step)
     ride.run()
     assert ride.text(1) == alone(prompt(40), 20)
@@ -378,15 +373,32 @@ class RandomRide(RuleBasedStateMachine):
         priority=st.sampled_from(Priority),
         n=st.integers(1, 3),
         reproducible=st.booleans(),
+        stop=st.sampled_from([(), range(0, VOCAB_SIZE, 7)]),
+        is_driving=st.booleans(),
     )
     def add(
-        self, length: int, salt: int, max_tokens: int, priority: Priority, n: int, reproducible: bool
+        self,
+        length: int,
+        salt: int,
+        max_tokens: int,
+        priority: Priority,
+        n: int,
+        reproducible: bool,
+        stop: Iterable[int],
+        is_driving: bool,
     ) -> None:
         n = min(n, self.ride.config.max_num_seqs)
         params = SamplingParams(temperature=0, reproducible=reproducible)
-        self.live[self.added] = self.ride.add(
-            self.added, prompt(length, salt), max_tokens, params, priority, n
-        )
+
+        def add() -> None:
+            self.live[self.added] = self.ride.add(
+                self.added, prompt(length, salt), max_tokens, params, priority, n, stop
+            )
+
+        if is_driving:
+            self.ride.steps_ahead(2, add, keep_last=False)
+        else:
+            add()
         self.added += 1
 
     @rule(count=st.integers(1, 6))
@@ -394,12 +406,12 @@ class RandomRide(RuleBasedStateMachine):
         for _ in range(count):
             self.ride.step()
 
-    @rule(count=st.integers(1, 6))
-    def steps_ahead(self, count: int) -> None:
-        self.ride.steps_ahead(count)
+    @rule(count=st.integers(1, 6), keep_last=st.booleans())
+    def steps_ahead(self, count: int, keep_last: bool) -> None:
+        self.ride.steps_ahead(count, keep_last=keep_last)
 
-    @rule(data=st.data(), running=st.booleans())
-    def cancel(self, data: st.DataObject, running: bool) -> None:
+    @rule(data=st.data(), count=st.integers(0, 3), keep_last=st.booleans())
+    def cancel(self, data: st.DataObject, count: int, keep_last: bool) -> None:
         if not self.live:
             return
         victims = self.live.pop(data.draw(st.sampled_from(sorted(self.live))))
@@ -411,8 +423,8 @@ class RandomRide(RuleBasedStateMachine):
             assert self.ride.scheduler.running == before
             self.ride.scheduler.check_integrity()
 
-        if running:
-            self.ride.steps_ahead(2, meanwhile=remove)
+        if count:
+            self.ride.steps_ahead(count, remove, keep_last=keep_last)
         else:
             remove()
 
@@ -422,12 +434,13 @@ class RandomRide(RuleBasedStateMachine):
         self.ride.run()
         for request_id, sequences in self.live.items():
             request = sequences[0].request
-            expected = alone(request.prompt_ids, sequences[0].max_tokens)
+            stop = sorted(request.stop_token_ids)
+            expected = alone(request.prompt_ids, sequences[0].max_tokens, stop=stop)
+            is_whole = len(expected) == sequences[0].max_tokens
+            reason = FinishReason.LENGTH if is_whole else FinishReason.STOP
             for seq in sequences:
                 outputs = self.ride.outputs[request_id, seq.index]
-                assert [output.finish_reason for output in outputs if output.finish_reason] == [
-                    FinishReason.LENGTH
-                ]
+                assert [output.finish_reason for output in outputs if output.finish_reason] == [reason]
                 assert outputs[-1].finish_reason
                 assert self.ride.text(request_id, seq.index) == expected
                 assert seq.status is Status.FINISHED

@@ -7,11 +7,11 @@ import pytest
 
 from carpool.errors import InvalidRequest
 from carpool.generation import Grammar, GrammarCompiler, GrammarKind, GrammarSource
-from carpool.generation.grammar import Matcher, next_masks
+from carpool.generation.grammar import Matcher
 from carpool.generation.tool_grammar import MAX_CALLS
 from carpool.models.tokenizer import Tokenizer
 from carpool.models.tool_forms import HERMES, LLAMA3, MISTRAL, MISTRAL_ARGS, TOOL_FORMS, ToolForm
-from tests.unit.generation.grammars import END, TOKENIZER, ascii_tokenizer, ids
+from tests.unit.generation.grammars import END, TOKENIZER, allowed_ids, ascii_tokenizer
 
 CITY = {
     "type": "object",
@@ -44,11 +44,11 @@ def follows(rules: Grammar, text: str, tokenizer: Tokenizer = TOKENIZER) -> str:
     matcher = Matcher(rules)
     token_ids = tokenizer.encode(text, add_special_tokens=False)
     for taken, token_id in enumerate(token_ids):
-        if token_id not in ids(next_masks([matcher])[0]):
+        if matcher.finished or token_id not in allowed_ids(matcher):
             return tokenizer.decode(token_ids[:taken], skip_special_tokens=False)
         matcher.advance(token_id)
     assert matcher.error is None
-    may_end = matcher.finished or END in ids(next_masks([matcher])[0])
+    may_end = matcher.finished or END in allowed_ids(matcher)
     return f"{text}." if may_end else text
 
 
@@ -169,10 +169,10 @@ async def test_mistral_may_put_a_space_behind_its_mark() -> None:
 async def test_marks_that_are_tokens_are_drawn_as_tokens() -> None:
     tokenizer = MARKED[MISTRAL_ARGS]
     rules = await grammar(WEATHER, required=True, form=MISTRAL_ARGS, tokenizer=tokenizer)
-    first = ids(next_masks([Matcher(rules)])[0])
+    first = allowed_ids(Matcher(rules))
     assert [tokenizer.decode([id_], skip_special_tokens=False) for id_ in first] == ["[TOOL_CALLS]"]
     free = await grammar(WEATHER, form=MISTRAL_ARGS, tokenizer=tokenizer)
-    allowed = ids(next_masks([Matcher(free)])[0])
+    allowed = allowed_ids(Matcher(free))
     assert first[0] in allowed
     (args,) = tokenizer.encode("[ARGS]", add_special_tokens=False)
     assert args not in allowed

@@ -181,7 +181,7 @@ def test_steps_launched_ahead_draw_the_same_tokens(decoder: OpenVinoDecoder, lla
 
 def test_a_step_that_fails_spares_the_next(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
     nothing = np.zeros(-(-VOCAB_SIZE // 32), np.uint32)
-    poisoned = Sample(0, GREEDY, (), (), allowed=nothing)
+    poisoned = Sample(0, GREEDY, (), (), allowed=lambda: nothing)
     failing = decoder.launch(replace(step(Row(PROMPT, [0, 1, 2])), samples=[poisoned]))
     with pytest.raises(ValueError, match="grammar"):
         decoder.launch(step(Row([in_flight(0)], [0, 1, 2], len(PROMPT))))

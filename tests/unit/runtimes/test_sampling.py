@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from carpool.runtimes.candidates import drawn_within
-from carpool.runtimes.decoder import Sample, SamplingParams
+from carpool.runtimes.decoder import Mask, Sample, SamplingParams
 from carpool.runtimes.half import Logits, numbers
 from carpool.runtimes.logits_processing import process
 from carpool.runtimes.nucleus import draw_and_test
@@ -244,8 +244,9 @@ def naively_processed(row: Floats, each: Sample) -> Floats:
         left[i] -= params.frequency_penalty * times + params.presence_penalty
     for i, bias in params.logit_bias.items():
         left[i] += bias
-    if each.allowed is not None:
-        allowed = np.unpackbits(each.allowed.view(np.uint8), bitorder="little")[: len(row)]
+    mask = None if each.allowed is None else each.allowed()
+    if mask is not None:
+        allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[: len(row)]
         left[allowed == 0] = -np.inf
     banned = left.copy()
     banned[list(each.banned_ids)] = -np.inf
@@ -263,7 +264,7 @@ def test_bias_bans_and_grammar() -> None:
     row = np.zeros(40, np.float32)
     mask = np.array([0b1011, 0b10000000], np.uint32)  # tokens 0, 1, 3 and 39
     params = SamplingParams(temperature=0, logit_bias={3: 2.0, 39: 5.0, 7: 100.0})
-    each = Sample(0, params, (), (), banned_ids=[39], allowed=mask)
+    each = Sample(0, params, (), (), banned_ids=[39], allowed=lambda: mask)
     [found] = processed(row[None], [each])
     assert np.flatnonzero(np.isfinite(found)).tolist() == [0, 1, 3]
     assert sample(row[None], [each]).token_ids == [3]
@@ -338,12 +339,12 @@ def test_what_stands_apart_is_drawn_as_if_it_were_in_its_row(row: Floats, each: 
 
 def test_bans_yield_where_nothing_else_is_allowed() -> None:
     mask = np.array([0b100], np.uint32)
-    each = Sample(0, SamplingParams(), (), (), banned_ids=[2], allowed=mask)
+    each = Sample(0, SamplingParams(), (), (), banned_ids=[2], allowed=lambda: mask)
     assert sample(np.zeros((1, 9), np.float32), [each]).token_ids == [2]
 
 
 def test_a_grammar_that_allows_nothing_is_an_error() -> None:
-    each = Sample(0, SamplingParams(), (), (), allowed=np.zeros(1, np.uint32))
+    each = Sample(0, SamplingParams(), (), (), allowed=lambda: np.zeros(1, np.uint32))
     with pytest.raises(ValueError, match="allows no token"):
         sample(np.zeros((1, 9), np.float32), [each])
 
@@ -387,11 +388,11 @@ def test_uniform_is_splitmix64() -> None:
     assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.05
 
 
-def mask_of(ids: Sequence[int], size: int) -> NDArray[np.uint32]:
-    """A grammar's bit mask that allows these."""
+def mask_of(ids: Sequence[int], size: int) -> Callable[[], Mask]:
+    """A grammar that allows these."""
     bits = np.zeros(-(-size // 32) * 32, np.uint8)
     bits[list(ids)] = 1
-    return np.packbits(bits, bitorder="little").view(np.uint32)
+    return lambda: np.packbits(bits, bitorder="little").view(np.uint32)
 
 
 @given(rows(st.just(1500)), PARAMS, st.sets(st.integers(0, 1499), min_size=1), st.integers(0, 100))
@@ -504,8 +505,7 @@ def test_a_logprob_is_a_number_though_what_is_none_was_not_allowed(number: float
 
 @pytest.mark.parametrize("params", [{"top_k": 500}, {"top_k": 2}, {"min_p": 0.01}, {"top_p": 0.5}, {}])
 def test_a_grammar_holds_at_any_temperature(params: dict[str, float]) -> None:
-    mask = np.zeros(-(-1500 // 32), np.uint32)
-    mask[0] = 0b101
+    mask = mask_of([0, 2], 1500)
     logits = np.random.default_rng(5).normal(size=(16, 1500)).astype(np.float32)
     for temperature in (1.0, 1e37, 1e38):
         chosen = SamplingParams(temperature=temperature, **params)  # type: ignore[arg-type]
