@@ -212,6 +212,7 @@ async def test_who_waits_for_a_seat_gets_it_in_the_next_step(mode: Mode) -> None
         assert sizes[: len(expected) + 2] == [2] * (len(expected) + 2)
         assert len(decoder.batches[len(expected) + 1].token_ids) == 1 + 9
     else:  # the batch runs to its end
+        assert is_ahead(decoder.batches[len(expected) + 2])
         assert sizes == [2] * (len(expected) + 1) + [1] * (20 - len(expected) - 1 + 20)
 
 
