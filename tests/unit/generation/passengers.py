@@ -1,6 +1,7 @@
 """An engine over the simulated decoder, and the receiver of what it hands out."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ from carpool.generation import (
     SequenceOutput,
 )
 from carpool.inference_engine import DeviceGate
-from carpool.runtimes.decoder import DecoderRuntime, SamplingParams
+from carpool.runtimes.decoder import DecoderRuntime, SamplingParams, StepBatch
 from carpool.telemetry import Registry
 from tests.unit.generation.fake_clock import FakeClock
 from tests.unit.generation.simulated_decoder import GREEDY, SimulatedDecoder
@@ -60,6 +61,26 @@ class Receiver:
             key: [output.finish_reason for output in outputs if output.finish_reason is not None]
             for key, outputs in self.outputs.items()
         }
+
+
+class Barrier:
+    """Holds a decoder's steps from one on until they are released, so that a test acts while one runs."""
+
+    def __init__(self, step: int = 1) -> None:
+        self.entered = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._steps_before = step - 1
+        self._released = threading.Event()
+
+    def __call__(self, batch: StepBatch) -> None:
+        if self._steps_before:
+            self._steps_before -= 1
+            return
+        self._loop.call_soon_threadsafe(self.entered.set)
+        assert self._released.wait(timeout=30)
+
+    def release(self) -> None:
+        self._released.set()
 
 
 class Trip:

@@ -14,28 +14,12 @@ import pytest
 from carpool.errors import CarpoolError, DeadlineExceeded, Unavailable
 from carpool.generation import FinishReason, GenerationConfig, SequenceOutput
 from carpool.runtimes.decoder import StepBatch, StepResult
-from tests.unit.generation.passengers import Trip, trip
+from tests.unit.generation.passengers import Barrier, Trip, trip
 from tests.unit.generation.ride import prompt
 from tests.unit.generation.simulated_decoder import SimulatedDecoder, SimulatedStep, alone
 from tests.unit.process_usage import resident_bytes
 
 TWO_SEATS = GenerationConfig(max_num_seqs=2, max_num_batched_tokens=64, max_queue_seqs=100)
-
-
-class Barrier:
-    """Holds a decoder's steps until they are released, so that a test acts while one is in flight."""
-
-    def __init__(self) -> None:
-        self.entered = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._released = threading.Event()
-
-    def __call__(self, batch: StepBatch) -> None:
-        self._loop.call_soon_threadsafe(self.entered.set)
-        assert self._released.wait(timeout=30)
-
-    def release(self) -> None:
-        self._released.set()
 
 
 async def test_cancelling_ends_one_request_wherever_it_is() -> None:
@@ -174,8 +158,9 @@ async def test_failures_in_a_row_make_the_engine_unhealthy_until_a_step_succeeds
         assert journey.engine.healthy
 
 
-async def test_a_step_that_hangs_is_work_when_nobody_waits_for_it_any_more() -> None:
-    barrier = Barrier()
+@pytest.mark.parametrize("step", [1, 3])  # the third is launched ahead
+async def test_a_step_that_hangs_is_work_when_nobody_waits_for_it_any_more(step: int) -> None:
+    barrier = Barrier(step)
     async with trip(SimulatedDecoder(before_step=barrier)) as journey:
         journey.submit(1, prompt(6), 10)
         assert journey.engine.has_work
@@ -184,8 +169,9 @@ async def test_a_step_that_hangs_is_work_when_nobody_waits_for_it_any_more() -> 
         assert journey.engine.has_work
         barrier.release()
         await journey.engine.drain()
-        while journey.engine.steps < 1:  # noqa: ASYNC110  # a step without outputs has no event
+        while journey.engine.steps < step:  # noqa: ASYNC110  # a step without outputs has no event
             await asyncio.sleep(0)
+        assert journey.engine.steps == step
         assert not journey.engine.has_work
 
 

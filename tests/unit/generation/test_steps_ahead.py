@@ -1,7 +1,6 @@
 """Steps that are launched behind one in flight, before the loop has taken its tokens."""
 
 import asyncio
-import threading
 from dataclasses import replace
 from functools import partial
 
@@ -14,28 +13,9 @@ from carpool.inference_engine import DeviceGate
 from carpool.runtimes.decoder import SamplingParams, StepBatch, StepResult
 from tests.unit.generation.fake_clock import FakeClock
 from tests.unit.generation.grammars import MaskedDecoder, regex
-from tests.unit.generation.passengers import CONFIG, Trip, trip
+from tests.unit.generation.passengers import CONFIG, Barrier, Trip, trip
 from tests.unit.generation.ride import prompt
 from tests.unit.generation.simulated_decoder import GREEDY, SimulatedDecoder, SimulatedStep, alone
-
-
-class Halt:
-    """Holds a decoder's third step until it is released, so that a test acts while it is in flight."""
-
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._steps = 0
-        self._released = threading.Event()
-
-    def __call__(self, batch: StepBatch) -> None:
-        self._steps += 1
-        if self._steps == 3:
-            self._loop.call_soon_threadsafe(self.reached.set)
-            assert self._released.wait(timeout=30)
-
-    def release(self) -> None:
-        self._released.set()
 
 
 def is_ahead(batch: StepBatch) -> bool:
@@ -75,13 +55,13 @@ async def test_masks_of_grammars_are_computed_before_the_step_is_waited_for() ->
 
 
 async def test_a_request_that_comes_while_a_step_is_in_flight_is_in_the_next_one() -> None:
-    halt = Halt()
-    decoder = SimulatedDecoder(before_step=halt)
+    barrier = Barrier(step=3)
+    decoder = SimulatedDecoder(before_step=barrier)
     async with trip(decoder) as journey:
         journey.submit(1, prompt(6), 10)
-        await halt.reached.wait()
+        await barrier.entered.wait()
         journey.submit(2, prompt(7, salt=1), 10)
-        halt.release()
+        barrier.release()
         for request_id, length in ((1, 6), (2, 7)):
             await journey.receiver.end(request_id)
             assert journey.receiver.text(request_id) == alone(prompt(length, salt=request_id - 1), 10)
@@ -90,25 +70,25 @@ async def test_a_request_that_comes_while_a_step_is_in_flight_is_in_the_next_one
 
 
 async def test_other_bounds_hold_from_the_next_step_on() -> None:
-    halt = Halt()
-    decoder = SimulatedDecoder(before_step=halt)
+    barrier = Barrier(step=3)
+    decoder = SimulatedDecoder(before_step=barrier)
     async with trip(decoder, GenerationConfig(max_num_seqs=1, max_num_batched_tokens=64)) as journey:
         for request_id in (1, 2):
             journey.submit(request_id, prompt(6, salt=request_id), 10)
-        await halt.reached.wait()
+        await barrier.entered.wait()
         journey.engine.config = replace(journey.engine.config, max_num_seqs=2)
-        halt.release()
+        barrier.release()
         for request_id in (1, 2):
             await journey.receiver.end(request_id)
     assert len(decoder.batches[3].samples) == 2
 
 
 async def test_a_model_that_waits_for_the_device_gets_it_after_the_step_in_flight() -> None:
-    halt, gate = Halt(), DeviceGate()
-    decoder = SimulatedDecoder(before_step=halt)
+    barrier, gate = Barrier(step=3), DeviceGate()
+    decoder = SimulatedDecoder(before_step=barrier)
     async with trip(decoder, gate=gate) as journey:
         journey.submit(1, prompt(6), 10)
-        await halt.reached.wait()
+        await barrier.entered.wait()
 
         async def steps_before_the_turn() -> int:
             async with gate.turn("other"):
@@ -117,50 +97,41 @@ async def test_a_model_that_waits_for_the_device_gets_it_after_the_step_in_fligh
         others = asyncio.create_task(steps_before_the_turn())
         while not gate.waiting:  # noqa: ASYNC110  # the gate has no event for it
             await asyncio.sleep(0)
-        halt.release()
+        barrier.release()
         assert await others == 3
         await journey.receiver.end(1)
         assert journey.receiver.text(1) == alone(prompt(6), 10)
 
 
-@pytest.mark.parametrize("too_many", [0, 1])
-async def test_stop_tokens_are_allowed_from_min_tokens_on(too_many: int) -> None:
+def ending() -> tuple[GenerationRequest, list[int]]:
+    """A request that ends by a stop token after some steps, and its text."""
     text = alone(prompt(6), 20)
     place, stop = next((i, token) for i, token in enumerate(text) if i > 3 and token not in text[:i])
-    async with trip() as journey:
-        journey.engine.submit(
-            GenerationRequest(
-                request_id=1,
-                prompt_ids=prompt(6),
-                params=GREEDY,
-                max_tokens=20,
-                min_tokens=place + too_many,
-                stop_token_ids=frozenset({stop}),
-            )
-        )
-        await journey.receiver.end(1)
-        expected = alone(prompt(6), 20, stop=[stop], min_tokens=place + too_many)
-        assert journey.receiver.text(1) == expected
-        assert (len(expected) == place) == (too_many == 0)
-
-
-def ending(place: int, request_id: int = 1) -> tuple[GenerationRequest, list[int]]:
-    """A request that ends by a stop token where a text has its first new token from a place on; its text."""
-    text = alone(prompt(6), 20)
-    stop = next(token for i, token in enumerate(text) if i >= place and token not in text[:i])
     request = GenerationRequest(
-        request_id=request_id,
+        request_id=1,
         prompt_ids=prompt(6),
         params=GREEDY,
         max_tokens=20,
         stop_token_ids=frozenset({stop}),
     )
-    return request, text[: text.index(stop)]
+    return request, text[:place]
+
+
+@pytest.mark.parametrize("too_many", [0, 1])
+async def test_stop_tokens_are_allowed_from_min_tokens_on(too_many: int) -> None:
+    request, text = ending()
+    min_tokens = len(text) + too_many
+    async with trip() as journey:
+        journey.engine.submit(replace(request, min_tokens=min_tokens))
+        await journey.receiver.end(1)
+        expected = alone(prompt(6), 20, stop=sorted(request.stop_token_ids), min_tokens=min_tokens)
+        assert journey.receiver.text(1) == expected
+        assert (expected == text) == (too_many == 0)
 
 
 async def test_nothing_is_launched_ahead_if_all_have_ended() -> None:
     decoder = SimulatedDecoder()
-    request, expected = ending(4)
+    request, expected = ending()
     async with trip(decoder) as journey:
         journey.engine.submit(request)
         assert (await journey.receiver.end(1)).finish_reason is FinishReason.STOP
@@ -182,7 +153,7 @@ async def test_nothing_is_launched_behind_a_row_without_numbers() -> None:
 
 async def test_who_ended_takes_part_in_vain_once() -> None:
     decoder = SimulatedDecoder(num_blocks=12)
-    request, expected = ending(4)
+    request, expected = ending()
     async with trip(decoder, replace(CONFIG, reserve_tokens=1)) as journey:
         journey.engine.submit(request)
         journey.submit(2, prompt(9, salt=1), 30)  # needs what the other one leaves
@@ -198,7 +169,7 @@ async def test_who_ended_takes_part_in_vain_once() -> None:
 async def test_who_waits_for_a_seat_gets_it_in_the_next_step(mode: Mode) -> None:
     decoder = SimulatedDecoder()
     config = GenerationConfig(max_num_seqs=2, max_num_batched_tokens=64, mode=mode)
-    request, expected = ending(4)
+    request, expected = ending()
     async with trip(decoder, config) as journey:
         journey.engine.submit(request)
         for request_id in (2, 3):
@@ -249,21 +220,6 @@ async def test_a_launch_ahead_that_fails_is_a_failed_step() -> None:
         assert journey.engine.steps == 4
 
 
-async def test_a_step_ahead_that_hangs_is_work_when_nobody_waits_for_it_any_more() -> None:
-    halt = Halt()
-    async with trip(SimulatedDecoder(before_step=halt)) as journey:
-        journey.submit(1, prompt(6), 10)
-        await halt.reached.wait()
-        journey.engine.cancel(1)
-        assert journey.engine.has_work
-        halt.release()
-        await journey.engine.drain()
-        while journey.engine.steps < 3:  # noqa: ASYNC110  # a step without outputs has no event
-            await asyncio.sleep(0)
-        assert journey.engine.steps == 3
-        assert not journey.engine.has_work
-
-
 async def test_no_step_is_left_on_the_device_by_a_fault_of_the_engine() -> None:
     class Counting(SimulatedDecoder):
         in_flight = 0
@@ -276,8 +232,8 @@ async def test_no_step_is_left_on_the_device_by_a_fault_of_the_engine() -> None:
             self.in_flight -= 1
             return super().run(batch)
 
-    decoder, gate = Counting(), DeviceGate()
-    journey = Trip(decoder, CONFIG, gate)
+    decoder = Counting()
+    journey = Trip(decoder, CONFIG)
     async with journey.engine:
         postprocess = journey.engine._scheduler.postprocess
 
@@ -305,7 +261,6 @@ async def test_masks_that_fail_leave_no_step_on_the_device() -> None:
         task = journey.engine._queue.peek()
         assert task is not None
         task.data.matcher = Broken(task.data.matcher.grammar)
-        task.data.matcher.finished = False
         assert (await journey.receiver.end(1)).finish_reason is FinishReason.ERROR
     assert len(decoder.batches) == 1
 

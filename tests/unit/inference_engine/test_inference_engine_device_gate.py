@@ -98,6 +98,29 @@ async def test_wfq_shares_converge_to_the_weights(run_s: tuple[float, float, flo
         assert used[name] / sum(used.values()) == pytest.approx(weight / 8, rel=0.05)
 
 
+async def test_a_turn_that_goes_on_is_charged_as_turns_one_after_the_other() -> None:
+    device = Device("wfq")
+
+    async def keep() -> None:
+        while True:
+            async with device.gate.turn("first") as turn:
+                await device.clock.sleep(0.010)
+                while not device.gate.waiting:
+                    turn.go_on(weight=1.0)
+                    await device.clock.sleep(0.010)
+
+    tasks = [asyncio.create_task(keep())]
+    await device.clock.advance(5.0)
+    assert device.gate.used_ms["first"] == pytest.approx(5000, abs=20)
+    before = device.gate.used_ms["first"]
+    tasks.append(asyncio.create_task(device.loop("second", 0.010)))
+    await device.clock.advance(2.0)
+    assert device.gate.used_ms["second"] == pytest.approx(device.gate.used_ms["first"] - before, abs=20)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_wfq_gives_no_credit_for_being_away() -> None:
     device = Device("wfq")
     first = asyncio.create_task(device.loop("first", 0.010))
