@@ -3,8 +3,9 @@
 The starter model decodes a few steps with 32 streams, and the logits of each are drawn from with every
 combination of parameters, right after the forward pass, as the runtime does. Both are measured in wall time
 and in CPU time of all threads; medians are reported. Part of the sampling is on one thread, so its share of a
-step's wall time is the larger one. The masks of a schema have a row of their own: the engine computes them
-while the forward pass runs, so they take CPU time from it, but it does not wait for them.
+step's wall time is the larger one. Penalties over long prompts are compared with a step of as much context,
+whose contents are made up, as only their length tells. The masks of a schema have a row of their own: the
+engine computes them while the forward pass runs, so they take CPU time from it, but are not waited for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.generation_cpu.machine import results_suffix
 from bench.inference_engine_report import write
 from carpool.generation import GrammarCompiler, GrammarKind, GrammarSource
 from carpool.generation.grammar import Matcher
@@ -40,7 +42,9 @@ Times = NDArray[np.float64]
 """Wall and CPU milliseconds."""
 
 STREAMS = 32
-BLOCKS = 8
+BLOCKS = 72
+"""Of each stream: room for a long prompt and what is drawn."""
+KV_CACHE_BYTES = 2 << 30
 SUBJECTS = ("the sea", "an old clock", "bread", "the moon", "a lost dog", "winter", "a violin", "the harbour")
 TASKS = ("Write a story", "Tell me", "A poem", "Explain something")
 SCHEMA = (
@@ -82,7 +86,7 @@ class Conversations:
         self.tokenizer = Tokenizer.from_checkpoint(checkpoint)
         self.decoder = openvino_decoder.load_decoder(
             checkpoint,
-            DecoderConfig(kv_cache_bytes=1 << 30),
+            DecoderConfig(kv_cache_bytes=KV_CACHE_BYTES),
             num_threads=threads,
             largest_step=StepSize(tokens=512, samples=STREAMS),
         )
@@ -96,14 +100,23 @@ class Conversations:
         self.outputs: list[list[int]] = [[] for _ in self.prompts]
         self._histories: dict[tuple[str, int], TokenHistory] = {}
         for row, prompt in enumerate(self.prompts):
-            self._run([row], [prompt], [0])
+            self.outputs[row] += self._run([row], [prompt], [0])
 
     def step(self) -> None:
         """Decode one token of every stream."""
+        for output, token_id in zip(self.outputs, self._step(0), strict=True):
+            output.append(token_id)
+
+    def long_step(self) -> None:
+        """A step as if every stream had a long prompt before all it has; what comes of it is not kept."""
+        self._step(LONG_PROMPT)
+
+    def _step(self, before: int) -> list[int]:
         pasts = [
-            len(prompt) + len(output) - 1 for prompt, output in zip(self.prompts, self.outputs, strict=True)
+            before + len(prompt) + len(output) - 1
+            for prompt, output in zip(self.prompts, self.outputs, strict=True)
         ]
-        self._run(range(STREAMS), [output[-1:] for output in self.outputs], pasts)
+        return self._run(range(STREAMS), [output[-1:] for output in self.outputs], pasts)
 
     def samples(self, params: SamplingParams, name: str = "") -> list[Sample]:
         """A draw for each stream, which keeps its history for each of these combinations."""
@@ -124,7 +137,7 @@ class Conversations:
             self._histories[name, row] = TokenHistory(prompt, self.outputs[row])
         return self._histories[name, row]
 
-    def _run(self, rows: Any, tokens: list[list[int]], pasts: list[int]) -> None:
+    def _run(self, rows: Any, tokens: list[list[int]], pasts: list[int]) -> list[int]:
         lens = np.array([len(each) for each in tokens])
         blocks = [
             -(-(past + count) // self.decoder.spec.block_size)
@@ -142,8 +155,7 @@ class Conversations:
             np.concatenate([[0], np.cumsum(blocks)]).astype(np.int32),
             [replace(drawn[row], row=place) for place, row in enumerate(rows)],
         )
-        for row, token_id in zip(rows, self.decoder.launch(batch).result().token_ids, strict=True):
-            self.outputs[row].append(token_id)
+        return list(self.decoder.launch(batch).result().token_ids)
 
 
 def measured(work: Callable[[], object]) -> Times:
@@ -165,6 +177,7 @@ def main() -> None:
     matchers = [Matcher(grammar) for _ in range(STREAMS)]
     times: dict[str, list[Times]] = {name: [] for name in [*COMBINATIONS, SCHEMA_DRAWN, MASKS]}
     forward: list[Times] = []
+    long_forward: list[Times] = []
     own: list[Times] = []
 
     # Sampling may overwrite the logits. A copy in memory that was used before, as the logits' own is.
@@ -206,21 +219,25 @@ def main() -> None:
         own.append(draw(samples))
         return results[-1]
 
-    openvino_decoder.sample = instrumented  # type: ignore[assignment]
+    ordinary = openvino_decoder.sample
     for _ in range(options.steps):
+        openvino_decoder.sample = instrumented  # type: ignore[assignment]
         whole = measured(streams.step)
         forward.append(whole - own[-1] - sum(found[-1] for found in times.values()))
-    step = np.median(forward, axis=0)
+        openvino_decoder.sample = ordinary
+        long_forward.append(measured(streams.long_step) - own[-1])
+    step, long_step = np.median(forward, axis=0), np.median(long_forward, axis=0)
     rows = []
     for name, found in times.items():
         wall, cpu = np.median(found, axis=0)
+        of_step = long_step if name == LONG else step
         rows.append(
             {
                 "parameters": name,
                 "wall ms per step": wall,
-                "share of a step's wall time (%)": 100 * wall / step[0],
+                "share of a step's wall time (%)": 100 * wall / of_step[0],
                 "CPU ms per step": cpu,
-                "share of a step's CPU time (%)": 100 * cpu / step[1],
+                "share of a step's CPU time (%)": 100 * cpu / of_step[1],
             }
         )
     write(
@@ -228,7 +245,9 @@ def main() -> None:
         rows,
         f"{STREAMS} streams, {streams.decoder.spec.vocab_size:,} logits each; weights as "
         f"{streams.decoder.weights}, {options.threads} threads; the forward pass "
-        f"takes {step[0]:.1f} ms, {step[1]:.1f} ms of CPU time.",
+        f"takes {step[0]:.1f} ms, {step[1]:.1f} ms of CPU time; with {LONG_PROMPT:,} tokens of context more "
+        f"{long_step[0]:.1f} and {long_step[1]:.1f} ms.",
+        suffix=results_suffix(),
     )
 
 

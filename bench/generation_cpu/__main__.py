@@ -42,11 +42,11 @@ class Benchmark:
         self._runs = runs
         self._num_arrivals = arrivals
         self._turns = itertools.count(1)
-        self._processes: dict[str, ContestantProcess] = {}
+        self._processes: dict[Variant, ContestantProcess] = {}
         self.figures = Figures()
 
     def qualify(self, variant: Variant) -> None:
-        """Run a variant at the qualifying sizes; keep its process."""
+        """Run a variant at the qualifying sizes; keep its process if it is among its engine's best so far."""
         key = f"{variant.engine}, {variant.name}"
         began = time.perf_counter()
         try:
@@ -55,28 +55,33 @@ class Benchmark:
                 self.figures.rates[variant, streams] = [self._second_run(process, streams, MIXED)]
         except ContestantFailedError as error:
             self.figures.failures[key] = str(error)
+            for streams in QUALIFYING:
+                self.figures.rates.pop((variant, streams), None)
             print(f"{key} cannot run here: {error}", file=sys.stderr)
             return
-        self._processes[key] = process
+        self._processes[variant] = process
+        self._choose()
         print(f"{key}: {time.perf_counter() - began:.0f} s in all", file=sys.stderr)
 
-    def choose(self) -> None:
+    def _choose(self) -> None:
         """Keep the best variants of every engine, end the others."""
         for streams in QUALIFYING:
-            best: dict[str, tuple[float, str]] = {}
-            for key, process in self._processes.items():
-                rate = median(self.figures.rates[process.variant, streams])
-                best[process.variant.engine] = max(best.get(process.variant.engine, (0.0, "")), (rate, key))
-            self.figures.best[streams] = {
-                engine: self._processes[key].variant for engine, (_, key) in best.items()
-            }
-        kept = [variant for streams in QUALIFYING for variant in self.figures.compared(streams)]
-        for key, process in list(self._processes.items()):
-            if process.variant not in kept:
-                self._processes.pop(key).end()
+            rates = {variant: median(self.figures.rates[variant, streams]) for variant in self._processes}
+            slowest_first = sorted(rates, key=rates.__getitem__)
+            self.figures.best[streams] = {variant.engine: variant for variant in slowest_first}
+        self._keep([variant for streams in QUALIFYING for variant in self.figures.compared(streams)])
+
+    def _keep(self, variants: Sequence[Variant]) -> None:
+        """End all others, as memory may not hold all of them, and start what ended before."""
+        for variant in self._processes.keys() - variants:
+            self._processes.pop(variant).end()
+        for variant in variants:
+            if variant not in self._processes:
+                self._processes[variant] = ContestantProcess(variant)
 
     def compare(self, streams: int) -> None:
         """Those compared at one size take turns."""
+        self._keep(self.figures.compared(streams))
         rates = {
             variant: self.figures.rates.setdefault((variant, streams), [])
             for variant in self.figures.compared(streams)
@@ -90,7 +95,7 @@ class Benchmark:
 
     def _take_turns(self, streams: int, sentences: Sequence[int], rates: dict[Variant, list[float]]) -> None:
         """Add to each variant's rates; who is far behind has no more than one."""
-        processes = [process for process in self._processes.values() if process.variant in rates]
+        processes = [self._processes[variant] for variant in rates]
         for _ in range(self._runs):
             for process in processes:
                 own = rates[process.variant]
@@ -109,13 +114,12 @@ class Benchmark:
         due = list(itertools.islice(poisson(rate, float("inf"), seed=7), self._num_arrivals))
         left_out = [variant.engine for variant in rates if variant not in chosen]
         self.figures.arrivals = Arrivals(rate, len(due), left_out)
-        for process in self._processes.values():
-            if process.variant in chosen:
-                self._settle()
-                times = process.serve(prompts(len(due), next(self._turns)), due)
-                ttft = [mine[0] - at for mine, at in zip(times, due, strict=True)]
-                gaps = [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
-                self.figures.arrivals.latencies[process.variant] = (ttft, gaps)
+        for variant in chosen:
+            self._settle()
+            times = self._processes[variant].serve(prompts(len(due), next(self._turns)), due)
+            ttft = [mine[0] - at for mine, at in zip(times, due, strict=True)]
+            gaps = [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
+            self.figures.arrivals.latencies[variant] = (ttft, gaps)
 
     def end(self) -> None:
         """End what still runs."""
@@ -159,7 +163,6 @@ def main() -> None:
     for variant in list(variants(gguf, checkpoint, has_bf16=has_bf16)):
         if not arguments.only or variant.engine.lower().startswith(tuple(map(str.lower, arguments.only))):
             benchmark.qualify(variant)
-    benchmark.choose()
     tokenizer = Tokenizer.from_checkpoint(open_checkpoint(gguf))
 
     def save() -> None:

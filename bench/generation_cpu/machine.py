@@ -11,7 +11,7 @@ import openvino as ov
 from openvino import opset15 as ops
 
 from bench.generation_cpu.workload import THREADS
-from carpool.runtimes.openvino.device import compile_model
+from carpool.runtimes.openvino.device import compile_model, default_precision
 
 _SIDE = 2048
 _PASSES = 5
@@ -31,6 +31,11 @@ class Machine:
     """Operations per second of large products, in the precision that OpenVINO chooses here."""
     numpy_rate: float
     """f32 operations per second of NumPy's products at the model's shapes, 32 rows."""
+
+
+def results_suffix() -> str:
+    """Of the names of results: where the processor computes in f32, little of the others' holds."""
+    return "" if default_precision() == "bf16" else "_f32"
 
 
 def wait_until_idle() -> bool:

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 
 from bench.generation_cpu import contestants
 from bench.generation_cpu.contestants import CARPOOL, Variant, is_int4
+from bench.generation_cpu.machine import results_suffix
 from bench.generation_cpu.workload import MIXED, NEW_TOKENS, QUESTIONS, STREAMS, THREADS, prompts
-from bench.inference_engine_report import RESULTS, quantile, table
+from bench.inference_engine_report import RESULTS, processor, quantile, table
 from carpool.models.tokenizer import Tokenizer
 
 QUALIFYING = (1, 8, 32)
@@ -86,13 +86,14 @@ class Figures:
 
 
 def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
-    """Print the report of what there is so far, and leave it and the figures in `bench/results/`."""
+    """Print the report of what there is so far, and leave it and the figures in `bench/results/`.
+
+    Processors that compute in f32 have results of their own.
+    """
     command = " ".join(["python -m bench.generation_cpu", *sys.argv[1:]])
     mixed, questions = (_lengths(tokenizer, sentences) for sentences in (MIXED, QUESTIONS))
-    load = f"{os.getloadavg()[0]:.1f}"
-    machine = (
-        f"{_cpu()}, {THREADS} threads, Python {platform.python_version()}, load average {load} at the end"
-    )
+    load = f"load average {os.getloadavg()[0]:.1f} at the end"
+    machine = f"{processor()}, {THREADS} threads, Python {platform.python_version()}, {load}"
     sections = [
         f"# generation_cpu\n\n`{command}` · {machine} · {minutes:.0f} minutes",
         f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
@@ -125,7 +126,8 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         sections.append(f"## Roofline\n\n{figures.roofline}")
     text = "\n\n".join(section.strip() for section in sections) + "\n"
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "generation_cpu.md").write_text(text)
+    name = f"generation_cpu{results_suffix()}"
+    (RESULTS / f"{name}.md").write_text(text)
     facts = {
         "command": command,
         "machine": machine,
@@ -142,7 +144,7 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         "left out of arrivals": [] if figures.arrivals is None else figures.arrivals.left_out,
         "roofline": figures.roofline,
     }
-    (RESULTS / "generation_cpu.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(text)
 
 
@@ -240,12 +242,3 @@ def _latencies(arrivals: Arrivals) -> list[dict[str, object]]:
                 row[f"{name} p{share * 100:.0f}"] = f"{quantile(seconds, share) * 1e3:.0f}"
         rows.append(row)
     return rows
-
-
-def _cpu() -> str:
-    text = Path("/proc/cpuinfo").read_text()
-    model = next(
-        line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")
-    )
-    features = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
-    return f"{model} ({' '.join(flag for flag in features if f' {flag}' in text)})"

@@ -71,7 +71,7 @@ def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
     if not masks:
         return {}
     which, words = np.array([*masks]), np.stack([*masks.values()])
-    counts = np.bitwise_count(words).sum(axis=1)
+    counts = np.bitwise_count(words).sum(axis=1, dtype=np.uint32)
     if not counts.all():
         raise ValueError("the grammar allows no token")
     are_few = counts <= _FEW
@@ -85,9 +85,9 @@ def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
 
 def _set_bits(masks: Mask) -> tuple[Ids, Ids]:
     """Row and place of the ones, little-endian, in order. Words of zeros, most as a rule, cost nothing."""
-    places = np.flatnonzero(masks)
+    places = np.flatnonzero(masks != 0)  # of booleans they are found much faster
     bits = np.unpackbits(masks.reshape(-1)[places].view(np.uint8), bitorder="little")
-    ones = np.flatnonzero(bits.view(np.bool_))  # of booleans they are found much faster
+    ones = np.flatnonzero(bits.view(np.bool_))
     row, column = np.divmod(places, masks.shape[1])
     word = ones >> 5
     return row[word], column[word] * 32 + (ones & 31)

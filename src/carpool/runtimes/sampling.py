@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from carpool.runtimes import nucleus
+from carpool.runtimes import rejection
 from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Sample, StepResult, TokenLogprobs
 from carpool.runtimes.half import Logits, likeliest, numbers
@@ -117,12 +117,10 @@ def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
         asked = samples[i].params
         if asked.temperature == 0:
             greedy.append(i)
-        elif asked.top_k or asked.min_p:
-            limited.append(i)
-        elif asked.top_p == 1:
+        elif not asked.top_k and not asked.min_p and asked.top_p == 1:
             unlimited.append(i)
         else:
-            (by_rejection if asked.top_p >= nucleus.LEAST_TOP_P else limited).append(i)
+            (by_rejection if rejection.is_worth_it(asked) else limited).append(i)
     seeds = [each.params.seed for each in samples]
     indices = [len(each.output_ids) for each in samples]
     fractions = uniform(seeds, indices)
@@ -135,12 +133,12 @@ def _draw(strands: Strands, samples: Sequence[Sample]) -> dict[int, int]:
         token_ids, _ = drawn_in_strands(strands.of(unlimited), fractions[unlimited])
         found |= zip(unlimited, token_ids.tolist(), strict=True)
     if by_rejection:
-        top_p = np.array([samples[i].params.top_p for i in by_rejection])
-        token_ids, are_inside = nucleus.draw_and_test(
-            strands.of(by_rejection), top_p, fractions[by_rejection]
+        params = [samples[i].params for i in by_rejection]
+        token_ids, are_left = rejection.draw_and_test(
+            strands.of(by_rejection), params, fractions[by_rejection]
         )
         found |= zip(by_rejection, token_ids.tolist(), strict=True)
-        rejected = [by_rejection[place] for place in np.flatnonzero(~are_inside).tolist()]
+        rejected = [by_rejection[place] for place in np.flatnonzero(~are_left).tolist()]
         if rejected:
             # Negative indices, which no token has: a second number of the same stream for the same token.
             fractions[rejected] = uniform([seeds[i] for i in rejected], [-1 - indices[i] for i in rejected])

@@ -136,10 +136,11 @@ def look(
         maxima, sums = statistics(rows, factors)
     else:
         left = np.flatnonzero(~apart.are_all)
-        if 0 < len(left) < len(rows):
-            rows = rows[left]
+        looked_at = left if len(left) < len(rows) / 2 else which  # to copy more takes longer
+        if 0 < len(looked_at) < len(rows):
+            rows = rows[looked_at]
             which = np.cumsum(~apart.are_all) - 1
-        maxima, sums = _with_those_apart(rows, factors, statistics, apart, left)
+        maxima, sums = _with_those_apart(rows, factors, statistics, apart, looked_at)
     highest = maxima.max(axis=1)
     reached = np.cumsum(sums, axis=2, dtype=np.float64)
     return [
@@ -149,16 +150,17 @@ def look(
 
 
 def _with_those_apart(
-    rows: Logits, factors: Floats, statistics: StrandStatistics, apart: Apart, left: Ids
+    rows: Logits, factors: Floats, statistics: StrandStatistics, apart: Apart, looked_at: Ids
 ) -> tuple[Floats, Floats]:
-    """The statistics of the rows that are left, followed by those of what is apart."""
+    """The statistics of the rows, which are those `looked_at` of all, followed by those of what is apart."""
     width = rows.shape[1] // STRAND
     of_apart = strand_statistics(apart.elements, factors)
     maxima = np.full((len(factors), width + of_apart[0].shape[1]), -np.inf, np.float32)
     sums = np.zeros((*factors.shape, maxima.shape[1]), np.float32)
     maxima[:, width:], sums[..., width:] = of_apart
-    if len(left):
-        maxima[left, :width], sums[left, :, :width] = statistics(rows, factors[left])
+    if len(looked_at):
+        maxima[looked_at, :width], sums[looked_at, :, :width] = statistics(rows, factors[looked_at])
+        maxima[apart.are_all, :width], sums[apart.are_all, :, :width] = -np.inf, 0
     highest = maxima.max(axis=1)
     for part in (slice(None, width), slice(width, None)):
         sums[..., part] *= np.exp((maxima[:, part].max(axis=1) - highest)[:, None] * factors)[..., None]

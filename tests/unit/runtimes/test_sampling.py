@@ -18,8 +18,8 @@ from carpool.runtimes.candidates import drawn_within
 from carpool.runtimes.decoder import Mask, Sample, SamplingParams
 from carpool.runtimes.half import Logits, numbers
 from carpool.runtimes.logits_processing import process
-from carpool.runtimes.nucleus import draw_and_test
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
+from carpool.runtimes.rejection import draw_and_test
 from carpool.runtimes.sampling import sample, token_logprobs, uniform
 from carpool.runtimes.selection import Strands, above, look, ranked, strand_statistics, whole_strands
 from tests.unit.runtimes.halves import halved
@@ -113,42 +113,59 @@ def test_each_fraction_draws_the_token_of_the_definition(row: Floats, params: Sa
     )
 
 
+def drawn_and_tested(row: Floats, params: SamplingParams) -> tuple[set[int], set[int]]:
+    """The tokens that `FRACTIONS` draw from all of a row by their proportions: those told left, others."""
+    many = strands_of(row, params.temperature).of([0] * len(FRACTIONS))
+    token_ids, are_left = draw_and_test(many, [params] * len(FRACTIONS), FRACTIONS)
+    by_id = np.exp((row.astype(np.float64) - row.max()) / params.temperature).cumsum()
+    reached = np.append(0, by_id / by_id[-1])
+    assert (reached[token_ids] <= FRACTIONS + 1e-5).all()
+    assert (reached[token_ids + 1] >= FRACTIONS - 1e-5).all()
+    return set(token_ids[are_left].tolist()), set(token_ids[~are_left].tolist())
+
+
 @given(rows(), st.floats(0.5, 0.999), st.sampled_from([0.3, 1.0, 2.0]))
 @settings(deadline=None, max_examples=300)
 def test_a_draw_from_all_tokens_is_told_to_be_in_the_nucleus_or_not(
     row: Floats, top_p: float, temperature: float
 ) -> None:
-    """All tokens are drawn, by their own proportions, and exactly those of the nucleus are told inside."""
-    many = strands_of(row, temperature).of([0] * len(FRACTIONS))
-    token_ids, are_inside = draw_and_test(many, np.full(len(FRACTIONS), top_p), FRACTIONS)
-    by_id = np.exp((row.astype(np.float64) - row.max()) / temperature).cumsum()
-    reached = np.append(0, by_id / by_id[-1])
-    assert (reached[token_ids] <= FRACTIONS + 1e-5).all()
-    assert (reached[token_ids + 1] >= FRACTIONS - 1e-5).all()
     params = SamplingParams(temperature=temperature, top_p=top_p)
-    told = set(token_ids[are_inside].tolist())
-    not_told = set(token_ids[~are_inside].tolist())
+    told, not_told = drawn_and_tested(row, params)
     fewer, more = (set(naive_distribution(row, params, by)) for by in (-1, 1))  # sums in another order
     assert told <= more
     assert not not_told & fewer
 
 
+@given(rows(), st.sampled_from([1, 5, 20, 63, 64, 65, 128, 1000, 2000]), st.sampled_from([0.3, 1.0, 2.0]))
+@settings(deadline=None, max_examples=300)
+def test_a_draw_from_all_tokens_is_told_to_be_among_the_top_k_or_not(
+    row: Floats, top_k: int, temperature: float
+) -> None:
+    params = SamplingParams(temperature=temperature, top_k=top_k)
+    told, not_told = drawn_and_tested(row, params)
+    left = set(naive_distribution(row, params))
+    assert told <= left
+    assert not not_told & left
+
+
 @pytest.mark.parametrize("kind", ["float32", "bf16"])
-def test_a_rejected_draw_is_repeated_in_the_nucleus_with_a_second_number(kind: str) -> None:
+@pytest.mark.parametrize("params", [SamplingParams(seed=11, top_p=0.7), SamplingParams(seed=11, top_k=20)])
+def test_a_rejected_draw_is_repeated_among_what_is_left_with_a_second_number(
+    params: SamplingParams, kind: str
+) -> None:
     row = np.random.default_rng(8).normal(0, 3, 300).astype(np.float32)
     logits: Logits = np.tile(row, (400, 1))
     if kind == "bf16":
         logits = halved(np.tile(row, (400, 1)))
         row = numbers(logits)[0]
-    params = SamplingParams(seed=11, top_p=0.7)
     many = strands_of(row).of([0] * 400)
     first = uniform([11] * 400, range(400))
-    token_ids, are_inside = draw_and_test(many, np.full(400, 0.7), first)
-    assert 60 < np.count_nonzero(~are_inside) < 180
+    token_ids, are_left = draw_and_test(many, [params] * 400, first)
+    assert 60 < np.count_nonzero(~are_left) < 180
     second = uniform([11] * 400, range(-1, -401, -1))
     again = drawn_within(many, [params] * 400, second)
     drawn = sample(logits, [Sample(i, params, (), [0] * i) for i in range(400)]).token_ids
-    assert drawn == np.where(are_inside, token_ids, again).tolist()
+    assert drawn == np.where(are_left, token_ids, again).tolist()
     counts, expected = Counter(drawn), naive_distribution(row, params)
     chi_square = sum((counts[i] - 400 * p) ** 2 / (400 * p) for i, p in expected.items())
     assert chi_square < len(expected) - 1 + 5 * math.sqrt(2 * (len(expected) - 1))
@@ -171,6 +188,13 @@ def draws(row: Floats, params: SamplingParams, count: int) -> Counter[int]:
     logits = np.tile(row, (count, 1))
     samples = [Sample(0, params, (), [0] * index) for index in range(count)]
     return Counter(sample(logits, samples).token_ids)
+
+
+def test_top_p_counts_the_mass_of_what_top_k_left() -> None:
+    row = np.linspace(2, 0, 300).astype(np.float32)
+    left = naive_distribution(row, SamplingParams(top_k=25, top_p=0.7))
+    assert len(left) < 20
+    assert set(draws(row, SamplingParams(top_k=25, top_p=0.7), 400)) == set(left)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +302,8 @@ def processing(draw: st.DrawFn, size: int) -> Sample:
     masks = [None, mask_of(kept, size), mask_of(sorted({*range(size)} - {*kept[1:]}), size)]
     params = SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.7, 1.0])),
-        top_k=draw(st.sampled_from([0, 7])),
-        top_p=draw(st.sampled_from([0.45678, 1.0])),
+        top_k=draw(st.sampled_from([0, 7, 25])),
+        top_p=draw(st.sampled_from([0.45678, 0.85, 1.0])),
         repetition_penalty=draw(st.sampled_from([1.0, 1.25, 0.5])),
         frequency_penalty=draw(st.sampled_from([0.0, 0.5])),
         presence_penalty=draw(st.sampled_from([0.0, -0.75])),
@@ -327,12 +351,11 @@ def test_a_draw_depends_neither_on_its_companions_nor_on_the_type_of_the_logits(
 @given(rows(st.just(LARGE)), processing(LARGE))
 @settings(deadline=None, max_examples=100)
 def test_what_stands_apart_is_drawn_as_if_it_were_in_its_row(row: Floats, each: Sample) -> None:
-    """Of equals the first too, wherever they are."""
-    top_k = each.params.top_k or LARGE - 1
-    each = replace(each, params=replace(each.params, top_k=top_k, top_logprobs=None))
+    """Of equals the first too, wherever they are. With `min_p` by likelihood, not by place."""
+    each = replace(each, params=replace(each.params, min_p=1e-9, top_logprobs=None))
     [left] = processed(row[None], [each])
     asked = each.params
-    bare = SamplingParams(asked.temperature, asked.top_k, asked.top_p, seed=asked.seed)
+    bare = SamplingParams(asked.temperature, asked.top_k, asked.top_p, asked.min_p, seed=asked.seed)
     expected = sample(left[None, :LARGE].copy(), [Sample(0, bare, (), each.output_ids)])
     assert sample(row[None].copy(), [each]) == expected
 

@@ -34,7 +34,7 @@ def rounded_linear(x: ov.Node, weight: NDArray[np.float32]) -> ov.Node:
     factors are rotated first, which spreads every feature over a block and leaves the product as it is.
     QuaRot, Ashkboos et al., https://arxiv.org/abs/2404.00456. `weight` is [out_features, width], of a width
     that `can_round`. Integers hold no NaN: in its place there are numbers that mean nothing. Rows of far less
-    energy lose their digits.
+    energy lose their digits. On processors without VNNI, sums of two products saturate at 16 bits.
     """
     width = weight.shape[1]
     block = _block(width)
