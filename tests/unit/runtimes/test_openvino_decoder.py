@@ -101,6 +101,23 @@ def test_only_the_samples_are_drawn_in_row_order(decoder: OpenVinoDecoder, llama
     assert list(result.token_ids) == [int(llama.logprobs(ids)[-1].argmax()) for ids in ([3], [5, 6])]
 
 
+def test_a_step_that_is_cut_is_the_same_step(
+    decoder: OpenVinoDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where tokens of the step in flight are its input, and what is drawn comes from several pieces."""
+    results = []
+    for most_tokens in (1000, 40):
+        monkeypatch.setattr(decoder, "_most_tokens", most_tokens)
+        first = decoder.launch(step(Row(PROMPT, [0, 1, 2], sample=ALL), Row([3], [3], sample=ALL)))
+        row = Row([in_flight(1)], [3], 1, sample=ALL)
+        second = decoder.launch(step(row, Row(PROMPT[:60], [4, 5], sample=ALL)))
+        results.append([*first.result().logprobs, *second.result().logprobs])
+        likeliest = [int(dense(each).argmax()) for each in results[-1]]
+        assert [*first.result().token_ids, *second.result().token_ids] == likeliest
+    for whole, cut in zip(*results, strict=True):
+        np.testing.assert_allclose(dense(cut), dense(whole), atol=1e-4)
+
+
 def test_a_step_without_samples_only_writes_its_keys_and_values(decoder: OpenVinoDecoder) -> None:
     assert decoder.launch(step(Row(PROMPT[:40], [0, 1], sample=None))).result().token_ids == []
     found = last(decoder, Row(PROMPT[40:41], [0, 1], 40, sample=ALL))

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from openvino.preprocess import PrePostProcessor
 
 from carpool.errors import ModelFailed, StartError
 from carpool.models.checkpoint import Checkpoint, TensorFormat
-from carpool.runtimes.decoder import DecoderSpec, Sample, StepBatch, StepResult, StepSize
+from carpool.runtimes.decoder import DecoderSpec, StepBatch, StepResult, StepSize
 from carpool.runtimes.half import Logits, not_a_number
 from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
@@ -31,6 +32,7 @@ from carpool.runtimes.openvino.input_tensors import InputTensors
 from carpool.runtimes.openvino.llama import Llama
 from carpool.runtimes.openvino.mistral import Mistral
 from carpool.runtimes.openvino.padding import padded
+from carpool.runtimes.openvino.pieces import joined, pieces
 from carpool.runtimes.openvino.qwen2 import Qwen2
 from carpool.runtimes.openvino.qwen3 import Qwen3
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
@@ -94,7 +96,7 @@ def load_decoder(
         vocab_size=graph.vocab_size,
         context_length=graph.context_length,
         kv_cache_bytes=config.kv_cache_bytes,
-        least_samples=rows_that_round_alike(precision, weights),
+        rows_alike=rows_that_round_alike(precision, weights),
         largest_step=largest_step,
         statistics=GraphStatistics(
             graph.vocab_size, compiled.output(0).element_type, num_threads=num_threads
@@ -186,11 +188,11 @@ class OpenVinoDecoder:
         vocab_size: int,
         context_length: int,
         kv_cache_bytes: int,
-        least_samples: int,
+        rows_alike: tuple[int, int],
         largest_step: StepSize,
         statistics: StrandStatistics,
     ) -> None:
-        self._least_samples = least_samples
+        self._least_samples, self._most_tokens = rows_alike
         self._statistics = statistics
         self.weights = weights
         """How they are held; never AUTO."""
@@ -228,13 +230,22 @@ class OpenVinoDecoder:
         if the batch needs its tokens.
         """
         check_batch(batch, self._spec)
-        samples = batch.samples
-        batch = padded(batch, self._least_samples, self._spec.num_blocks)
-        token_ids = batch.token_ids
         if self._last is not None:
             self._last.settle()
-            token_ids = self._last.fill_in(token_ids)
-        begins = batch.subsequence_begins
+            batch = replace(batch, token_ids=self._last.fill_in(batch.token_ids))
+        self._last = _Step(
+            pieces(batch, self._most_tokens, self._spec.block_size),
+            self._start,
+            self._request,
+            self._statistics,
+            has_row_sums=self._has_row_sums,
+        )
+        return self._last
+
+    def _start(self, batch: StepBatch) -> None:
+        """Start a forward pass."""
+        batch = padded(batch, self._least_samples, self._spec.num_blocks)
+        token_ids, begins = batch.token_ids, batch.subsequence_begins
         lens = begins[1:] - begins[:-1]
         last_tokens = begins[1:] - 1
         inputs: dict[str, NDArray[Any]] = {
@@ -250,8 +261,6 @@ class OpenVinoDecoder:
         for name, values in inputs.items():
             self._inputs.write(name, values)
         self._request.start_async()
-        self._last = _Step(self._request, samples, self._statistics, has_row_sums=self._has_row_sums)
-        return self._last
 
     def close(self) -> None:
         """Free the memory; the decoder cannot be used any more."""
@@ -277,42 +286,52 @@ class OpenVinoDecoder:
 
 
 class _Step:
-    """A step of the inference request; implements `StepHandle`."""
+    """A step of the inference request, in one forward pass or several; implements `StepHandle`."""
 
     def __init__(
         self,
+        pieces: Sequence[StepBatch],
+        start: Callable[[StepBatch], None],
         request: ov.InferRequest,
-        samples: Sequence[Sample],
         statistics: StrandStatistics,
         *,
         has_row_sums: bool,
     ) -> None:
+        """Start the first piece."""
+        self._pieces = pieces
+        self._start = start
         self._request = request
         self._statistics = statistics
         self._has_row_sums = has_row_sums
-        self._samples = samples
         self._outcome: StepResult | Exception | None = None
+        start(pieces[0])
 
     def settle(self) -> StepResult | Exception:
         """Wait for the step and draw its tokens; must happen before the next step overwrites the logits."""
         if self._outcome is None:
             try:
-                self._request.wait()
-                self._outcome = self._draw(self._request.get_output_tensor(0))
+                self._outcome = joined([self._draw(self._pieces[0]), *map(self._run, self._pieces[1:])])
             except Exception as error:
                 self._outcome = error
         return self._outcome
 
-    def _draw(self, logits: ov.Tensor) -> StepResult:
+    def _run(self, piece: StepBatch) -> StepResult:
+        self._start(piece)
+        return self._draw(piece)
+
+    def _draw(self, piece: StepBatch) -> StepResult:
+        """Wait for the piece that was started, and draw its tokens."""
+        self._request.wait()
+        logits = self._request.get_output_tensor(0)
         rows: Logits = logits.data
         if logits.element_type == ov.Type.bf16:
             rows = rows.view(np.uint16)
-        rows = rows[: len(self._samples)]
+        rows = rows[: len(piece.samples)]
         if self._has_row_sums:
             are_numbers = np.isfinite(self._request.get_output_tensor(1).data[: len(rows)])
             if not are_numbers.all():
                 rows[~are_numbers] = not_a_number(rows)
-        return sample(rows, self._samples, self._statistics, nan_fills_rows=self._has_row_sums)
+        return sample(rows, piece.samples, self._statistics, nan_fills_rows=self._has_row_sums)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""

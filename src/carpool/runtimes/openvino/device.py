@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -37,8 +38,18 @@ def default_precision() -> Precision:
 @functools.cache
 def has_matrix_units() -> bool:
     """Whether the CPU has AMX."""
+    return "amx_int8" in _features()
+
+
+@functools.cache
+def has_wide_vectors() -> bool:
+    """Whether the CPU has AVX-512."""
+    return "avx512f" in _features()
+
+
+def _features() -> set[str]:
     with open("/proc/cpuinfo") as cpuinfo:
-        return "amx_int8" in cpuinfo.read()
+        return set(cpuinfo.read().split())
 
 
 def uses_matrix_units(precision: Precision) -> bool:
@@ -60,13 +71,16 @@ def activation_rounding(precision: Precision, weights: WeightFormat) -> dict[str
     return {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
 
 
-def rows_that_round_alike(precision: Precision, weights: WeightFormat) -> int:
-    """From how many rows of activations on a row's products have the same digits, however many there are.
+def rows_that_round_alike(precision: Precision, weights: WeightFormat) -> tuple[int, int]:
+    """From how many rows of activations up to how many a row's products have the same digits.
 
     Seen of the plugin's kernels; the tests of seeds would show it if they changed.
     """
-    few_rows_differ = weights is WeightFormat.INT4 or (weights in _HAVE_8_BITS and has_matrix_units())
-    return 5 if precision == "bf16" and few_rows_differ else 2
+    are_unpacked = weights in {*_HAVE_8_BITS, WeightFormat.INT4}
+    if precision == "bf16":
+        few_rows_differ = are_unpacked and (weights is WeightFormat.INT4 or has_matrix_units())
+        return (5 if few_rows_differ else 2), sys.maxsize
+    return (5, 80) if are_unpacked and not has_wide_vectors() else (2, sys.maxsize)
 
 
 def real_threads(num_threads: int) -> int:
