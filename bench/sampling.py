@@ -225,7 +225,7 @@ def main() -> None:
         whole = measured(streams.step)
         forward.append(whole - own[-1] - sum(found[-1] for found in times.values()))
         openvino_decoder.sample = ordinary
-        long_forward.append(measured(streams.long_step) - own[-1])
+        long_forward.append(measured(streams.long_step) - own[-1])  # it draws alike
     step, long_step = np.median(forward, axis=0), np.median(long_forward, axis=0)
     rows = []
     for name, found in times.items():

@@ -90,6 +90,7 @@ class Benchmark:
 
     def compare_questions(self) -> None:
         """The same with short prompts."""
+        self._keep(self.figures.compared(BUSY))
         self.figures.questions = {variant: [] for variant in self.figures.compared(BUSY)}
         self._take_turns(BUSY, QUESTIONS, self.figures.questions)
 

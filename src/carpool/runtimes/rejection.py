@@ -23,8 +23,9 @@ from carpool.runtimes.selection import (
 )
 
 _LEAST_TOP_P = 0.5
+"""Below it too many draws would be rejected."""
 _LEAST_TOP_K = 20
-"""Below these too many draws would be rejected."""
+"""The same, for language models' distributions."""
 
 
 def is_worth_it(params: SamplingParams) -> bool:
@@ -48,8 +49,8 @@ def draw_and_test(
     enough = np.where(top_p < 1, top_p * masses, np.inf)
     top_k = np.array([each.top_k or strands.elements.shape[1] for each in params])
     token_ids, elements = drawn_in_strands(strands, fractions)
-    # Likelier tokens are all in strands whose largest is not below the token. The mass of those strands
-    # bounds theirs from above; less 128 tokens of the token's own weight for each of them, from below.
+    # Likelier tokens are all in strands whose largest is not below the token. The mass and the size of those
+    # strands bound theirs from above; less a strand of the token's own weight for each of them, from below.
     may_be_above = strands.maxima >= elements[:, None]
     num_strands = np.count_nonzero(may_be_above, axis=1)
     mass_at_most = np.einsum("ij,ij->i", strands.sums, may_be_above, dtype=np.float64)
@@ -58,11 +59,12 @@ def draw_and_test(
     mass_at_least = mass_at_most - weights * STRAND * num_strands
     # If all tokens were as light, they would be less than what is left out. Twice: room for rounding.
     too_light = weights * strands.elements.shape[1] * 2 < masses - enough
-    too_many = num_strands > top_k  # as each has a likelier token, but for those with an equal one
-    deep = np.flatnonzero(too_many)
-    if len(deep):
-        are_above = strands.maxima[deep] > elements[deep, None]
-        too_many[deep] = np.count_nonzero(are_above, axis=1) >= top_k[deep]
+    # A strand with a larger maximum has a likelier token; one with an equal maximum may have none.
+    too_many = num_strands > top_k
+    doubtful = np.flatnonzero(too_many)
+    if len(doubtful):
+        are_above = strands.maxima[doubtful] > elements[doubtful, None]
+        too_many[doubtful] = np.count_nonzero(are_above, axis=1) >= top_k[doubtful]
     unknown = np.flatnonzero(~are_left & ~too_light & ~too_many & (mass_at_least <= enough))
     if len(unknown):
         mass, count = _before(strands.of(unknown), token_ids[unknown], elements[unknown])

@@ -129,7 +129,7 @@ def look(
 ) -> list[Strands]:
     """The strands of rows [n, whole strands], once for each of some factors [n, k].
 
-    They hold the rows and what `statistics` returns, not copies.
+    They hold what `statistics` returns and, but where few are left, the rows, not copies.
     """
     which = np.arange(len(rows))
     if apart is None:
@@ -160,6 +160,7 @@ def _with_those_apart(
     maxima[:, width:], sums[..., width:] = of_apart
     if len(looked_at):
         maxima[looked_at, :width], sums[looked_at, :, :width] = statistics(rows, factors[looked_at])
+        # Nothing is left of these, whatever is still in their rows.
         maxima[apart.are_all, :width], sums[apart.are_all, :, :width] = -np.inf, 0
     highest = maxima.max(axis=1)
     for part in (slice(None, width), slice(width, None)):

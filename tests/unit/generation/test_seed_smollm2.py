@@ -159,6 +159,22 @@ async def test_the_same_seed_gives_the_same_text(
         assert await company(journey, prompt) == text_alone
 
 
+@pytest.mark.parametrize("length", [64, 77, 80])
+async def test_a_prompt_of_any_length_gives_the_same_text(
+    decoder: OpenVinoDecoder, prompt: list[int], length: int
+) -> None:
+    """Beside company steps have other sizes, and at these lengths some processors take other kernels."""
+    texts = []
+    for company in (0, 6):
+        async with trip(decoder, ROOMY) as journey:
+            for request_id in range(1, company + 1):
+                journey.submit(request_id, prompt[request_id : 9 * request_id], 4)
+            journey.submit(SUBJECT, prompt[:length], 4, params=SEEDED)
+            await journey.receiver.end(SUBJECT)
+            texts.append(journey.receiver.text(SUBJECT))
+    assert texts[0] == texts[1]
+
+
 async def test_an_answer_is_computed_again_when_it_comes_back_in_a_prompt(
     decoder: OpenVinoDecoder, prompt: list[int]
 ) -> None:

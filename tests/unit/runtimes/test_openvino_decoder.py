@@ -23,6 +23,7 @@ from carpool.runtimes.decoder import (
 from carpool.runtimes.openvino import decoder as decoder_module
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, _rounded_up, load_decoder
+from carpool.runtimes.openvino.device import AlikeRows
 from carpool.runtimes.openvino.warm_up import even_step
 from carpool.worker.config import available_cores
 from tests.unit.runtimes.random_llama import CONFIG, RandomLlama
@@ -106,8 +107,8 @@ def test_a_step_that_is_cut_is_the_same_step(
 ) -> None:
     """Also where tokens of the step in flight are its input, and what is drawn comes from several pieces."""
     results = []
-    for most_tokens in (1000, 40):
-        monkeypatch.setattr(decoder, "_most_tokens", most_tokens)
+    for most in (1000, 40):
+        monkeypatch.setattr(decoder, "_rows_alike", AlikeRows(2, most))
         first = decoder.launch(step(Row(PROMPT, [0, 1, 2], sample=ALL), Row([3], [3], sample=ALL)))
         row = Row([in_flight(1)], [3], 1, sample=ALL)
         second = decoder.launch(step(row, Row(PROMPT[:60], [4, 5], sample=ALL)))

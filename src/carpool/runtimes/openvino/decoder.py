@@ -19,6 +19,7 @@ from carpool.runtimes.openvino import huge_pages
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder_graph import DecoderGraph
 from carpool.runtimes.openvino.device import (
+    AlikeRows,
     Precision,
     activation_rounding,
     compile_model,
@@ -188,11 +189,11 @@ class OpenVinoDecoder:
         vocab_size: int,
         context_length: int,
         kv_cache_bytes: int,
-        rows_alike: tuple[int, int],
+        rows_alike: AlikeRows,
         largest_step: StepSize,
         statistics: StrandStatistics,
     ) -> None:
-        self._least_samples, self._most_tokens = rows_alike
+        self._rows_alike = rows_alike
         self._statistics = statistics
         self.weights = weights
         """How they are held; never AUTO."""
@@ -234,7 +235,7 @@ class OpenVinoDecoder:
             self._last.settle()
             batch = replace(batch, token_ids=self._last.fill_in(batch.token_ids))
         self._last = _Step(
-            pieces(batch, self._most_tokens, self._spec.block_size),
+            pieces(batch, self._rows_alike.most, self._spec.block_size),
             self._start,
             self._request,
             self._statistics,
@@ -244,7 +245,7 @@ class OpenVinoDecoder:
 
     def _start(self, batch: StepBatch) -> None:
         """Start a forward pass."""
-        batch = padded(batch, self._least_samples, self._spec.num_blocks)
+        batch = padded(batch, self._rows_alike.least, self._spec.num_blocks)
         token_ids, begins = batch.token_ids, batch.subsequence_begins
         lens = begins[1:] - begins[:-1]
         last_tokens = begins[1:] - 1
@@ -290,48 +291,51 @@ class _Step:
 
     def __init__(
         self,
-        pieces: Sequence[StepBatch],
+        batches: Sequence[StepBatch],
         start: Callable[[StepBatch], None],
         request: ov.InferRequest,
         statistics: StrandStatistics,
         *,
         has_row_sums: bool,
     ) -> None:
-        """Start the first piece."""
-        self._pieces = pieces
+        """Starts the first of the batches; the others follow when it is waited for."""
+        self._batches = batches
         self._start = start
         self._request = request
         self._statistics = statistics
         self._has_row_sums = has_row_sums
         self._outcome: StepResult | Exception | None = None
-        start(pieces[0])
+        start(batches[0])
 
     def settle(self) -> StepResult | Exception:
-        """Wait for the step and draw its tokens; must happen before the next step overwrites the logits."""
+        """Wait for the step, running what is left of it, and draw its tokens.
+
+        Must happen before the next step overwrites the logits.
+        """
         if self._outcome is None:
             try:
-                self._outcome = joined([self._draw(self._pieces[0]), *map(self._run, self._pieces[1:])])
+                results = [self._draw(self._batches[0])]
+                for batch in self._batches[1:]:
+                    self._start(batch)
+                    results.append(self._draw(batch))
+                self._outcome = joined(results)
             except Exception as error:
                 self._outcome = error
         return self._outcome
 
-    def _run(self, piece: StepBatch) -> StepResult:
-        self._start(piece)
-        return self._draw(piece)
-
-    def _draw(self, piece: StepBatch) -> StepResult:
-        """Wait for the piece that was started, and draw its tokens."""
+    def _draw(self, batch: StepBatch) -> StepResult:
+        """Wait for the forward pass of a batch, and draw its tokens."""
         self._request.wait()
         logits = self._request.get_output_tensor(0)
         rows: Logits = logits.data
         if logits.element_type == ov.Type.bf16:
             rows = rows.view(np.uint16)
-        rows = rows[: len(piece.samples)]
+        rows = rows[: len(batch.samples)]
         if self._has_row_sums:
             are_numbers = np.isfinite(self._request.get_output_tensor(1).data[: len(rows)])
             if not are_numbers.all():
                 rows[~are_numbers] = not_a_number(rows)
-        return sample(rows, piece.samples, self._statistics, nan_fills_rows=self._has_row_sums)
+        return sample(rows, batch.samples, self._statistics, nan_fills_rows=self._has_row_sums)
 
     def result(self) -> StepResult:
         """See `StepHandle`."""

@@ -11,10 +11,10 @@ def padded(batch: StepBatch, num_samples: int, spare_block: int) -> StepBatch:
     """The batch, filled up with tokens of no consequence where a reproducible row has little company.
 
     The plugin multiplies few rows of activations with other kernels than many, so a sequence that is almost
-    alone for a while would get other last digits, and with them another text. From `num_samples` rows on they
-    depend neither on the number of rows nor on a row's place. The further rows cost time, hence only
-    sequences that were promised the same text pay for them, and steps that draw nothing. `spare_block` is no
-    sequence's.
+    alone for a while would get other last digits, and with them another text. From `num_samples` rows on, as
+    far as `pieces` lets it go, they depend neither on the number of rows nor on a row's place. The further
+    rows cost time, hence only sequences that were promised the same text pay for them, and steps that draw
+    nothing. `spare_block` is no sequence's.
     """
     samples = batch.samples
     missing = num_samples - len(samples)

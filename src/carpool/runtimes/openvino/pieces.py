@@ -1,4 +1,4 @@
-"""Steps of many rows, cut so that they round as those of few."""
+"""Steps of many tokens, cut so that they round as those of few."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from carpool.runtimes.decoder import StepBatch, StepResult
 
 
 def pieces(batch: StepBatch, most_tokens: int, block_size: int) -> list[StepBatch]:
-    """The batch as batches of at most so many tokens, at least a block, to be run one after the other.
+    """The batch as batches of at most `most_tokens`, no less than two blocks, to be run one after the other.
 
-    Some of the plugin's kernels give other last digits from some number of rows of activations on, so what a
-    prompt is computed in would tell, and with it how much company it has. A prompt is cut where a KV block
-    ends, as quantised blocks change while they fill.
+    From some number of tokens on, some of the plugin's kernels give other last digits: a prompt's would
+    depend on the size of the steps that it is computed in, and so on its company. A prompt is cut where a KV
+    block ends, as quantised blocks change while they fill, and not before its last token.
     """
     if len(batch.token_ids) <= most_tokens:
         return [batch]
@@ -43,13 +43,16 @@ def _ends(batch: StepBatch, most_tokens: int, block_size: int) -> Iterator[int]:
         while end - begin > most_tokens:
             position = past + begin + most_tokens - first
             cut = max(begin + most_tokens - position % block_size, first)
+            earlier = max(cut - block_size, first)
+            if end - cut == 1 and earlier > begin:  # one token alone would be computed as decode steps are
+                cut = earlier
             yield cut
             begin = cut
     yield len(batch.token_ids)
 
 
 def _piece(batch: StepBatch, begin: int, end: int, block_size: int) -> StepBatch:
-    """The tokens from `begin` to `end`, of the rows that have some there."""
+    """The tokens from `begin` to `end`, of the sequences that have some there."""
     begins = batch.subsequence_begins
     first = int(np.searchsorted(begins, begin, side="right")) - 1
     last = int(np.searchsorted(begins, end, side="left"))
