@@ -1,4 +1,4 @@
-"""The cutting of steps of many rows."""
+"""The cutting of steps of many tokens."""
 
 from collections.abc import Sequence
 

@@ -78,18 +78,18 @@ class AlikeRows(NamedTuple):
 
 
 def rows_that_round_alike(precision: Precision, weights: WeightFormat) -> AlikeRows:
-    """Seen of the plugin's kernels; the tests of seeds would show it if they changed.
+    """Between which numbers of rows the products of a model computed in `precision` round alike.
 
-    Where it unpacks quantised weights, few rows take other kernels. With AVX2 alone, so do more than 80, and
-    more than 64 where the number of outputs is no multiple of 16, as vocabularies may have it. 64 leaves the
-    other products room for the rows that `padded` adds.
+    Seen of the plugin's kernels; the tests of seeds would show it if they changed. Where they unpack
+    quantised weights, few rows take others. With AVX2 alone, so do more than 80, and more than 64 where the
+    number of outputs is no multiple of 16, as vocabularies may have it. 64 leaves the other products room for
+    the rows that `padded` adds.
     """
-    unpacks = weights is WeightFormat.INT4 or (
-        weights in _HAVE_8_BITS and (precision != "bf16" or has_matrix_units())
-    )
     if precision == "bf16":
-        return AlikeRows(5 if unpacks else 2, sys.maxsize)
-    return AlikeRows(5, 64) if unpacks and not has_wide_vectors() else AlikeRows(2, sys.maxsize)
+        few_rows_differ = weights is WeightFormat.INT4 or (weights in _HAVE_8_BITS and has_matrix_units())
+        return AlikeRows(5 if few_rows_differ else 2, sys.maxsize)
+    is_quantised = weights is WeightFormat.INT4 or weights in _HAVE_8_BITS
+    return AlikeRows(5, 64) if is_quantised and not has_wide_vectors() else AlikeRows(2, sys.maxsize)
 
 
 def real_threads(num_threads: int) -> int:
