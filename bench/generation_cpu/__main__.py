@@ -4,8 +4,9 @@ First every variant of every engine runs by itself at 1, 8 and 32 streams. Then 
 take turns, size by size: what was best at 32 streams runs at 64 as well, and at 1 stream Carpool's int4 in
 any case. At 32 streams they run once more with short questions, where most of the time goes into decoding.
 What counts is always the second of two runs, one right after the other, of which the first begins on an idle
-machine; no prompt is used twice. Who is far behind has one such pair. At last requests arrive at random
-times, the same for everyone. Writes bench/results/generation_cpu.*.
+machine; both have prompts that the engine has not seen, and in a round all engines have the same. Who is far
+behind has one such pair. At last requests arrive at random times, the same for everyone, and the engines take
+turns again. Writes bench/results/generation_cpu.*.
 """
 
 import argparse
@@ -41,7 +42,9 @@ class Benchmark:
     def __init__(self, runs: int, arrivals: int) -> None:
         self._runs = runs
         self._num_arrivals = arrivals
-        self._turns = itertools.count(1)
+        self._prompts = itertools.count(1)
+        """A number for each set of prompts."""
+        self._qualifying = {streams: self._pair() for streams in QUALIFYING}
         self._processes: dict[Variant, ContestantProcess] = {}
         self.figures = Figures()
 
@@ -52,7 +55,8 @@ class Benchmark:
         try:
             process = ContestantProcess(variant)
             for streams in QUALIFYING:
-                self.figures.rates[variant, streams] = [self._second_run(process, streams, MIXED)]
+                rate = self._second_run(process, streams, MIXED, self._qualifying[streams])
+                self.figures.rates[variant, streams] = [rate]
         except ContestantFailedError as error:
             self.figures.failures[key] = str(error)
             for streams in QUALIFYING:
@@ -65,10 +69,12 @@ class Benchmark:
 
     def _choose(self) -> None:
         """Keep the best variants of every engine, end the others."""
+        engines = list(dict.fromkeys(variant.engine for variant, _ in self.figures.rates))
         for streams in QUALIFYING:
             rates = {variant: median(self.figures.rates[variant, streams]) for variant in self._processes}
-            slowest_first = sorted(rates, key=rates.__getitem__)
-            self.figures.best[streams] = {variant.engine: variant for variant in slowest_first}
+            in_order = sorted(rates, key=lambda variant: (engines.index(variant.engine), rates[variant]))
+            # Of an engine the last is kept.
+            self.figures.best[streams] = {variant.engine: variant for variant in in_order}
         self._keep([variant for streams in QUALIFYING for variant in self.figures.compared(streams)])
 
     def _keep(self, variants: Sequence[Variant]) -> None:
@@ -98,14 +104,15 @@ class Benchmark:
         """Add to each variant's rates; who is far behind has no more than one."""
         processes = [self._processes[variant] for variant in rates]
         for _ in range(self._runs):
+            numbers = self._pair()
             for process in processes:
                 own = rates[process.variant]
                 best = max(map(median, filter(None, rates.values())), default=0.0)
                 if not own or median(own) * FAR_BEHIND > best:
-                    own.append(self._second_run(process, streams, sentences))
+                    own.append(self._second_run(process, streams, sentences, numbers))
 
     def arrive(self) -> None:
-        """Random arrivals, one engine after the other."""
+        """Random arrivals; the engines take turns."""
         rates = {
             variant: median(self.figures.rates[variant, BUSY])
             for variant in self.figures.chosen(BUSY).values()
@@ -114,27 +121,35 @@ class Benchmark:
         rate = _SHARE_OF_SLOWEST * min(rates[variant] for variant in chosen) / NEW_TOKENS
         due = list(itertools.islice(poisson(rate, float("inf"), seed=7), self._num_arrivals))
         left_out = [variant.engine for variant in rates if variant not in chosen]
-        self.figures.arrivals = Arrivals(rate, len(due), left_out)
-        for variant in chosen:
-            self._settle()
-            times = self._processes[variant].serve(prompts(len(due), next(self._turns)), due)
-            ttft = [mine[0] - at for mine, at in zip(times, due, strict=True)]
-            gaps = [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
-            self.figures.arrivals.latencies[variant] = (ttft, gaps)
+        latencies: dict[Variant, tuple[list[float], list[float]]] = {each: ([], []) for each in chosen}
+        self.figures.arrivals = Arrivals(rate, len(due), self._runs, left_out, latencies)
+        for _ in range(self._runs):
+            texts = prompts(len(due), next(self._prompts))
+            for variant, (ttft, gaps) in latencies.items():
+                self._settle()
+                times = self._processes[variant].serve(texts, due)
+                ttft += [mine[0] - at for mine, at in zip(times, due, strict=True)]
+                gaps += [later - sooner for mine in times for sooner, later in itertools.pairwise(mine)]
 
     def end(self) -> None:
         """End what still runs."""
         for process in self._processes.values():
             process.end()
 
-    def _second_run(self, process: ContestantProcess, streams: int, sentences: Sequence[int]) -> float:
+    def _pair(self) -> tuple[int, int]:
+        """Prompts of a run that is not counted, and of the one that is."""
+        return next(self._prompts), next(self._prompts)
+
+    def _second_run(
+        self, process: ContestantProcess, streams: int, sentences: Sequence[int], numbers: tuple[int, int]
+    ) -> float:
         """Generated tokens per second, right after a run that is not counted.
 
         After a pause the processor takes some tenths of a second to get to its speed, whoever runs.
         """
         self._settle()
-        for _ in range(2):
-            seconds, texts = process.generate(prompts(streams, next(self._turns), sentences))
+        for number in numbers:
+            seconds, texts = process.generate(prompts(streams, number, sentences))
             assert len(texts) == streams
             assert all(texts)
         rate = streams * NEW_TOKENS / seconds

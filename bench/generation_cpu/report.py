@@ -38,9 +38,11 @@ class Arrivals:
     rate: float
     """Requests per second."""
     count: int
+    """Of requests in a round."""
+    rounds: int
     left_out: list[str]
     """Engines that are far behind."""
-    latencies: dict[Variant, tuple[list[float], list[float]]] = field(default_factory=dict)
+    latencies: dict[Variant, tuple[list[float], list[float]]]
     """Times to the first token and between tokens, in seconds."""
 
 
@@ -99,9 +101,10 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         f"SmolLM2-135M-Instruct, greedy, {NEW_TOKENS} new tokens for each of as many prompts as there are "
         f"streams. Prompts have {mixed}; in the column of questions {questions}. Generated tokens per second "
         "of wall time from the first submit to the last text, prompts and text work included; median of the "
-        "counted runs, in brackets the lowest and the highest; who is far behind has one. What counts is "
-        "the second of two runs, one right after the other, of which the first begins when the machine is "
-        "idle, since threads of some engines spin on after theirs "
+        "counted runs, in brackets the lowest and the highest; who is far behind has one. In a round all "
+        "have the same prompts, new to them. What counts is the second of two runs, one right after the "
+        "other, of which the first begins when the machine is idle, since threads of some engines spin on "
+        "after theirs "
         f"({figures.num_busy_begins} could not wait for that any longer). Carpool's requests cross the "
         "border to its worker process, as in service.",
         table(_rates(figures)),
@@ -118,8 +121,9 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
     if figures.arrivals is not None:
         sections += [
             f"## Random arrivals\n\n{figures.arrivals.count} requests, {figures.arrivals.rate:.2f} a second, "
-            "at the same random times for everyone. TTFT: from when a request was due to its first token. "
-            f"Gap: between two tokens of a request. Milliseconds. {_left_out(figures.arrivals)}",
+            f"at the same random times for everyone, in {figures.arrivals.rounds} rounds. TTFT: from when a "
+            "request was due to its first token. Gap: between two tokens of a request. Milliseconds. "
+            f"{_left_out(figures.arrivals)}",
             table(_latencies(figures.arrivals)),
         ]
     if figures.roofline:

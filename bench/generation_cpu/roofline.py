@@ -198,7 +198,7 @@ async def host_ms(decoder: DecoderRuntime, tokenizer: Tokenizer, streams: int) -
     )
     async with engine:
         began = time.perf_counter()
-        for index, prompt in enumerate(prompts(streams, turn=0)):
+        for index, prompt in enumerate(prompts(streams, number=0)):
             request = GenerationRequest(
                 request_id=index,
                 prompt_ids=tokenizer.encode(prompt),

@@ -39,18 +39,18 @@ QUESTIONS = (0,)
 """None: 20 to 35 tokens, and most of the time goes into decoding."""
 
 
-def prompts(count: int, turn: int, sentences: Sequence[int] = MIXED) -> list[str]:
-    """That many different prompts in SmolLM2's chat format, other ones for every turn.
+def prompts(count: int, number: int, sentences: Sequence[int] = MIXED) -> list[str]:
+    """That many different prompts in SmolLM2's chat format, other ones for every number.
 
     They differ from their first words on, so that no prefix cache has seen them. `sentences`: how many come
     before the question, prompt by prompt.
     """
-    chance = random.Random(turn)
+    chance = random.Random(number)
     found = []
     for index in range(count):
         facts = [chance.choice(_FACTS) for _ in range(sentences[index % len(sentences)])]
         text = " ".join(
-            [f"{chance.choice('ABCDEFGH')}{turn}-{index}:", *facts, chance.choice(_ASKS)]
+            [f"{chance.choice('ABCDEFGH')}{number}-{index}:", *facts, chance.choice(_ASKS)]
         ).replace("{}", chance.choice(_TOPICS))
         found.append(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n")
     return found
