@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from llguidance import LLMatcher
 
-from carpool.runtimes.decoder import Mask
+from carpool.runtimes.mask import Mask, mask_of
 
 _MAX_REASON = 500
 _SOURCE_QUOTE = re.compile(r"^\s*(?:\d+ \|.*|\|?\s*\^?\s*\|?|<non-verbose/>)$", re.MULTILINE)
@@ -66,13 +66,13 @@ class Matcher:
         once for each position. A matcher that fails gets its `error`.
         """
         if self._mask is None and not self.is_over:
-            mask = np.zeros(-(-self.grammar.vocab_size // 32), np.uint32)
-            self.position.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            bits = np.zeros(-(-self.grammar.vocab_size // 32), np.uint32)
+            self.position.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
             self.check()
-            if self.error is None and not mask.any():
+            if self.error is None and not bits.any():
                 self.error = "no token can follow"
             if self.error is None:
-                self._mask = mask
+                self._mask = mask_of(bits.tobytes())
         return self._mask
 
     def advance(self, token_id: int) -> None:

@@ -12,10 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from carpool.runtimes.mask import Mask
 from carpool.runtimes.token_history import TokenHistory
-
-Mask = NDArray[np.uint32]
-"""A bit for each token [ceil(vocab_size / 32)], little-endian."""
 
 
 def in_flight(sample: int) -> int:

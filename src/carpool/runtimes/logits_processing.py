@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from carpool.runtimes.decoder import Mask, Sample
+from carpool.runtimes.decoder import Sample
 from carpool.runtimes.half import Floats, Logits, minus_infinity, numbers
+from carpool.runtimes.mask import Mask
 from carpool.runtimes.selection import STRAND, Apart, Ids
 from carpool.runtimes.token_history import TokenHistory
 
 _LOWEST_REPETITION_PENALTY, _HIGHEST_REPETITION_PENALTY = 1e-20, 1e20
 """What is beyond acts alike, but logits that it scales may leave float32's range."""
-_FEW = 4096
-"""Tokens that a grammar leaves, if they are no more, stand apart; otherwise the others are taken out."""
 
 _NONE = np.zeros(0, np.intp)
 
@@ -67,49 +66,34 @@ def _masks(samples: Mapping[int, Sample]) -> dict[int, Mask]:
 
 
 def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
-    """Take out what some rows' masks forbid; where a mask leaves few tokens, those are returned instead."""
-    if not masks:
-        return {}
-    which, words = np.array([*masks]), np.stack([*masks.values()])
-    counts = np.bitwise_count(words).sum(axis=1, dtype=np.uint32)
-    if not counts.all():
-        raise ValueError("the grammar allows no token")
-    are_few = counts <= _FEW
-    of_mask, forbidden = _set_bits(~words[~are_few])
-    are_tokens = forbidden < rows.shape[1]
-    rows[which[~are_few][of_mask[are_tokens]], forbidden[are_tokens]] = minus_infinity(rows)
-    _, allowed = _set_bits(words[are_few])
-    parts = np.split(allowed, np.cumsum(counts[are_few])[:-1].astype(np.intp))
-    return dict(zip(which[are_few].tolist(), parts, strict=False))  # one empty part where there is no mask
-
-
-def _set_bits(masks: Mask) -> tuple[Ids, Ids]:
-    """Row and place of the ones, little-endian, in order. Words of zeros, most as a rule, cost nothing."""
-    places = np.flatnonzero(masks != 0)  # of booleans they are found much faster
-    bits = np.unpackbits(masks.reshape(-1)[places].view(np.uint8), bitorder="little")
-    ones = np.flatnonzero(bits.view(np.bool_))
-    row, column = np.divmod(places, masks.shape[1])
-    word = ones >> 5
-    return row[word], column[word] * 32 + (ones & 31)
+    """Take out what some rows' masks forbid; where a mask lists what it allows, that is returned instead."""
+    few = {}
+    for i, mask in masks.items():
+        if not mask.are_allowed:
+            rows[i, mask.ids] = minus_infinity(rows)
+        elif len(mask.ids):
+            few[i] = mask.ids
+        else:
+            raise ValueError("the grammar allows no token")
+    return few
 
 
 def _counted(each: Sample) -> tuple[Ids, Ids]:
     """The tokens that penalties change, and how often each was drawn."""
     params = each.params
+    repeats = params.repetition_penalty != 1
+    if not repeats and not params.frequency_penalty and not params.presence_penalty:
+        return _NONE, _NONE
     history = each.history or TokenHistory(each.prompt_ids, each.output_ids)
-    if params.repetition_penalty != 1:
-        return history.seen()
-    if params.frequency_penalty or params.presence_penalty:
-        return history.drawn()
-    return _NONE, _NONE
+    return history.seen() if repeats else history.drawn()
 
 
 def _others(each: Sample, penalised: Ids, allowed: Ids) -> Ids:
     """What else is to stand apart, once each."""
-    named = np.array([*each.params.logit_bias, *each.banned_ids], np.intp)
-    if len(named) == 0 and (len(penalised) == 0 or len(allowed) == 0):
+    named = [*each.params.logit_bias, *each.banned_ids]
+    if not named and (len(penalised) == 0 or len(allowed) == 0):
         return allowed
-    return np.setdiff1d(np.concatenate([named, allowed]), penalised)
+    return np.setdiff1d(np.concatenate([np.array(named, np.intp), allowed]), penalised)
 
 
 def _set_apart(rows: Logits, penalised: Mapping[int, Ids], others: Mapping[int, Ids]) -> Apart:

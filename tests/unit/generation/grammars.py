@@ -11,7 +11,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from carpool.generation import Grammar, GrammarCompiler, GrammarKind, GrammarSource
 from carpool.generation.grammar import Matcher
 from carpool.models.tokenizer import Tokenizer
-from carpool.runtimes.decoder import Mask, Sample, StepBatch
+from carpool.runtimes.decoder import Sample, StepBatch
+from carpool.runtimes.mask import Mask
 from tests.unit.generation.simulated_decoder import VOCAB_SIZE, SimulatedDecoder
 
 END = VOCAB_SIZE - 1
@@ -44,7 +45,8 @@ async def regex(pattern: str) -> Grammar:
 
 def ids(mask: Mask) -> list[int]:
     """The tokens a mask allows."""
-    return np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little")).tolist()
+    assert mask.are_allowed  # as this vocabulary is small
+    return [*map(int, mask.ids)]
 
 
 def allowed_ids(matcher: Matcher) -> list[int]:

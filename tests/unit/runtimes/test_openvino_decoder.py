@@ -20,6 +20,7 @@ from carpool.runtimes.decoder import (
     TokenLogprobs,
     in_flight,
 )
+from carpool.runtimes.mask import mask_of
 from carpool.runtimes.openvino import decoder as decoder_module
 from carpool.runtimes.openvino.config import DecoderConfig, KvCachePrecision, WeightFormat
 from carpool.runtimes.openvino.decoder import OpenVinoDecoder, _rounded_up, load_decoder
@@ -198,7 +199,7 @@ def test_steps_launched_ahead_draw_the_same_tokens(decoder: OpenVinoDecoder, lla
 
 
 def test_a_step_that_fails_spares_the_next(decoder: OpenVinoDecoder, llama: RandomLlama) -> None:
-    nothing = np.zeros(-(-VOCAB_SIZE // 32), np.uint32)
+    nothing = mask_of(bytes(4 * -(-VOCAB_SIZE // 32)))
     poisoned = Sample(0, GREEDY, (), (), allowed=lambda: nothing)
     failing = decoder.launch(replace(step(Row(PROMPT, [0, 1, 2])), samples=[poisoned]))
     with pytest.raises(ValueError, match="grammar"):

@@ -15,9 +15,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from carpool.runtimes.candidates import drawn_within
-from carpool.runtimes.decoder import Mask, Sample, SamplingParams
+from carpool.runtimes.decoder import Sample, SamplingParams
 from carpool.runtimes.half import Logits, numbers
 from carpool.runtimes.logits_processing import process
+from carpool.runtimes.mask import Mask, mask_of
 from carpool.runtimes.openvino.strand_statistics import GraphStatistics
 from carpool.runtimes.rejection import draw_and_test
 from carpool.runtimes.sampling import sample, token_logprobs, uniform
@@ -270,8 +271,10 @@ def naively_processed(row: Floats, each: Sample) -> Floats:
         left[i] += bias
     mask = None if each.allowed is None else each.allowed()
     if mask is not None:
-        allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[: len(row)]
-        left[allowed == 0] = -np.inf
+        listed = {*mask.ids.tolist()}
+        for i in range(len(row)):
+            if (i in listed) is not mask.are_allowed:
+                left[i] = -np.inf
     banned = left.copy()
     banned[list(each.banned_ids)] = -np.inf
     return left if banned.max() == -np.inf else banned
@@ -286,9 +289,8 @@ def test_penalties_are_those_of_their_papers() -> None:
 
 def test_bias_bans_and_grammar() -> None:
     row = np.zeros(40, np.float32)
-    mask = np.array([0b1011, 0b10000000], np.uint32)  # tokens 0, 1, 3 and 39
     params = SamplingParams(temperature=0, logit_bias={3: 2.0, 39: 5.0, 7: 100.0})
-    each = Sample(0, params, (), (), banned_ids=[39], allowed=lambda: mask)
+    each = Sample(0, params, (), (), banned_ids=[39], allowed=grammar_of([0, 1, 3, 39], 40))
     [found] = processed(row[None], [each])
     assert np.flatnonzero(np.isfinite(found)).tolist() == [0, 1, 3]
     assert sample(row[None], [each]).token_ids == [3]
@@ -299,7 +301,7 @@ def processing(draw: st.DrawFn, size: int) -> Sample:
     """A sample with any of what changes logits."""
     ids = st.lists(st.integers(0, size - 1), max_size=12)
     kept = sorted(draw(st.sets(st.integers(0, size - 1), min_size=1, max_size=20)))
-    masks = [None, mask_of(kept, size), mask_of(sorted({*range(size)} - {*kept[1:]}), size)]
+    masks = [None, grammar_of(kept, size), grammar_of(sorted({*range(size)} - {*kept[1:]}), size)]
     params = SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.7, 1.0])),
         top_k=draw(st.sampled_from([0, 7, 25])),
@@ -361,13 +363,12 @@ def test_what_stands_apart_is_drawn_as_if_it_were_in_its_row(row: Floats, each: 
 
 
 def test_bans_yield_where_nothing_else_is_allowed() -> None:
-    mask = np.array([0b100], np.uint32)
-    each = Sample(0, SamplingParams(), (), (), banned_ids=[2], allowed=lambda: mask)
+    each = Sample(0, SamplingParams(), (), (), banned_ids=[2], allowed=grammar_of([2], 9))
     assert sample(np.zeros((1, 9), np.float32), [each]).token_ids == [2]
 
 
 def test_a_grammar_that_allows_nothing_is_an_error() -> None:
-    each = Sample(0, SamplingParams(), (), (), allowed=lambda: np.zeros(1, np.uint32))
+    each = Sample(0, SamplingParams(), (), (), allowed=grammar_of([], 9))
     with pytest.raises(ValueError, match="allows no token"):
         sample(np.zeros((1, 9), np.float32), [each])
 
@@ -411,11 +412,12 @@ def test_uniform_is_splitmix64() -> None:
     assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.05
 
 
-def mask_of(ids: Sequence[int], size: int) -> Callable[[], Mask]:
+def grammar_of(ids: Sequence[int], size: int) -> Callable[[], Mask]:
     """A grammar that allows these."""
     bits = np.zeros(-(-size // 32) * 32, np.uint8)
     bits[list(ids)] = 1
-    return lambda: np.packbits(bits, bitorder="little").view(np.uint32)
+    mask = mask_of(np.packbits(bits, bitorder="little").tobytes())
+    return lambda: mask
 
 
 @given(rows(st.just(1500)), PARAMS, st.sets(st.integers(0, 1499), min_size=1), st.integers(0, 100))
@@ -427,7 +429,7 @@ def test_a_grammar_leaves_the_allowed_tokens_with_their_proportions(
     for keep in (allowed, set(range(1500)) - allowed):
         masked = np.full_like(row, -np.inf)
         masked[list(keep)] = row[list(keep)]
-        each = Sample(0, replace(params, seed=seed), (), (), (), mask_of(sorted(keep), 1500))
+        each = Sample(0, replace(params, seed=seed), (), (), (), grammar_of(sorted(keep), 1500))
         [token_id] = sample(row[None], [each]).token_ids
         assert token_id in keep
         rank = sorted(keep, key=lambda i: (-row[i], i)).index(token_id)
@@ -438,7 +440,7 @@ def test_a_grammar_leaves_the_allowed_tokens_with_their_proportions(
 @pytest.mark.parametrize("keep", [[3, 8], list(range(90))], ids=["few", "most"])
 def test_draws_under_a_grammar_follow_its_distribution(keep: list[int]) -> None:
     row = np.random.default_rng(1).normal(0, 1, 100).astype(np.float32)
-    each = [Sample(0, SamplingParams(seed=3), (), [0] * i, (), mask_of(keep, 100)) for i in range(2000)]
+    each = [Sample(0, SamplingParams(seed=3), (), [0] * i, (), grammar_of(keep, 100)) for i in range(2000)]
     counts = Counter(sample(np.tile(row, (2000, 1)), each).token_ids)
     masked = np.full_like(row, -np.inf)
     masked[keep] = row[keep]
@@ -528,7 +530,7 @@ def test_a_logprob_is_a_number_though_what_is_none_was_not_allowed(number: float
 
 @pytest.mark.parametrize("params", [{"top_k": 500}, {"top_k": 2}, {"min_p": 0.01}, {"top_p": 0.5}, {}])
 def test_a_grammar_holds_at_any_temperature(params: dict[str, float]) -> None:
-    mask = mask_of([0, 2], 1500)
+    mask = grammar_of([0, 2], 1500)
     logits = np.random.default_rng(5).normal(size=(16, 1500)).astype(np.float32)
     for temperature in (1.0, 1e37, 1e38):
         chosen = SamplingParams(temperature=temperature, **params)  # type: ignore[arg-type]
