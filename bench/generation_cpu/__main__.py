@@ -56,11 +56,11 @@ class Benchmark:
             process = ContestantProcess(variant)
             for streams in QUALIFYING:
                 rate = self._second_run(process, streams, MIXED, self._qualifying[streams])
-                self.figures.rates[variant, streams] = [rate]
+                self.figures.qualified[variant, streams] = rate
         except ContestantFailedError as error:
             self.figures.failures[key] = str(error)
             for streams in QUALIFYING:
-                self.figures.rates.pop((variant, streams), None)
+                self.figures.qualified.pop((variant, streams), None)
             print(f"{key} cannot run here: {error}", file=sys.stderr)
             return
         self._processes[variant] = process
@@ -69,9 +69,9 @@ class Benchmark:
 
     def _choose(self) -> None:
         """Keep the best variants of every engine, end the others."""
-        engines = list(dict.fromkeys(variant.engine for variant, _ in self.figures.rates))
+        engines = list(dict.fromkeys(variant.engine for variant, _ in self.figures.qualified))
         for streams in QUALIFYING:
-            rates = {variant: median(self.figures.rates[variant, streams]) for variant in self._processes}
+            rates = {variant: self.figures.qualified[variant, streams] for variant in self._processes}
             in_order = sorted(rates, key=lambda variant: (engines.index(variant.engine), rates[variant]))
             # Of an engine the last is kept.
             self.figures.best[streams] = {variant.engine: variant for variant in in_order}

@@ -50,8 +50,10 @@ class Arrivals:
 class Figures:
     """All that was measured."""
 
+    qualified: dict[tuple[Variant, int], float] = field(default_factory=dict)
+    """Generated tokens per second of the runs that choose variants, by variant and streams."""
     rates: dict[tuple[Variant, int], list[float]] = field(default_factory=dict)
-    """Generated tokens per second of every counted run, by variant and streams."""
+    """The same of every counted run of those chosen."""
     questions: dict[Variant, list[float]] = field(default_factory=dict)
     """The same at `BUSY` streams with short prompts."""
     num_busy_begins: int = 0
@@ -75,7 +77,7 @@ class Figures:
     @property
     def int4(self) -> Variant | None:
         """Carpool with 4-bit weights, as llama.cpp's are; None: it did not run."""
-        return next((each for each, _ in self.rates if is_int4(each)), None)
+        return next((each for each, _ in self.qualified if is_int4(each)), None)
 
     def chosen(self, streams: int) -> dict[str, Variant]:
         """Which variant stands for each engine at this size."""
@@ -109,7 +111,7 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
         "border to its worker process, as in service.",
         table(_rates(figures)),
         table(_bars(figures)),
-        "## Variants\n\nEach by itself, one counted run; the best ones are those above. All but "
+        "## Variants\n\nEach by itself, a run that chooses the best but is not counted above. All but "
         "llama.cpp and int4 of Carpool use one bf16 checkpoint, made from the GGUF file. llama.cpp is "
         "xllamacpp's wheel, which is built for AVX2.",
         table(_variants(figures)),
@@ -121,8 +123,8 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
     if figures.arrivals is not None:
         sections += [
             f"## Random arrivals\n\n{figures.arrivals.count} requests, {figures.arrivals.rate:.2f} a second, "
-            f"at the same random times for everyone, in {figures.arrivals.rounds} rounds. TTFT: from when a "
-            "request was due to its first token. Gap: between two tokens of a request. Milliseconds. "
+            f"at the same random times for everyone, in each of {figures.arrivals.rounds} rounds. TTFT: from "
+            "when a request was due to its first token. Gap: between two tokens of a request. Milliseconds. "
             f"{_left_out(figures.arrivals)}",
             table(_latencies(figures.arrivals)),
         ]
@@ -135,6 +137,10 @@ def write(figures: Figures, tokenizer: Tokenizer, minutes: float) -> None:
     facts = {
         "command": command,
         "machine": machine,
+        "qualified": [
+            {"engine": variant.engine, "variant": variant.name, "streams": streams, "tok/s": rate}
+            for (variant, streams), rate in figures.qualified.items()
+        ],
         "rates": [
             {"engine": variant.engine, "variant": variant.name, "streams": streams, "tok/s": measured}
             for (variant, streams), measured in figures.rates.items()
@@ -220,10 +226,10 @@ def _ratios(figures: Figures, streams: int, rates: Mapping[Variant, list[float]]
 
 def _variants(figures: Figures) -> list[dict[str, object]]:
     rows = []
-    for variant in dict.fromkeys(variant for variant, _ in figures.rates):
+    for variant in dict.fromkeys(variant for variant, _ in figures.qualified):
         row: dict[str, object] = {"engine": variant.engine, "variant": variant.name}
         for streams in QUALIFYING:
-            row[f"{streams} streams"] = f"{figures.rates[variant, streams][0]:.0f}"
+            row[f"{streams} streams"] = f"{figures.qualified[variant, streams]:.0f}"
         rows.append(row)
     return rows
 

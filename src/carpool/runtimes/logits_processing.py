@@ -36,10 +36,10 @@ def is_processed(each: Sample) -> bool:
 def process(rows: Logits, samples: Mapping[int, Sample]) -> Apart:
     """Apply the penalties, bias, bans and grammars of some rows' samples.
 
-    In the rows [n, at least vocab_size], where elements beyond are -inf, what stands apart is set to -inf,
-    and so is what a grammar forbids. Repetition: Keskar et al., https://arxiv.org/abs/1909.05858, over
-    prompt and output. Frequency and presence: OpenAI's, over the output. Bans yield where they would leave
-    nothing. Raises `ValueError` for a grammar mask that allows no token.
+    In the rows [n, whole strands], where elements beyond the vocabulary are -inf, what stands apart is set
+    to -inf, and so is what a grammar forbids. Repetition: Keskar et al., https://arxiv.org/abs/1909.05858,
+    over prompt and output. Frequency and presence: OpenAI's, over the output. Bans yield where they would
+    leave nothing. Raises `ValueError` for a grammar mask that allows no token.
     """
     few = _allow(rows, _masks(samples))
     counted = {i: _counted(each) for i, each in samples.items()}
@@ -69,10 +69,10 @@ def _allow(rows: Logits, masks: Mapping[int, Mask]) -> dict[int, Ids]:
     """Take out what some rows' masks forbid; where a mask lists what it allows, that is returned instead."""
     few = {}
     for i, mask in masks.items():
-        if not mask.are_allowed:
+        if not mask.lists_allowed:
             rows[i, mask.ids] = minus_infinity(rows)
         elif len(mask.ids):
-            few[i] = mask.ids
+            few[i] = mask.ids.astype(np.intp)
         else:
             raise ValueError("the grammar allows no token")
     return few

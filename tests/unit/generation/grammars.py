@@ -45,7 +45,7 @@ async def regex(pattern: str) -> Grammar:
 
 def ids(mask: Mask) -> list[int]:
     """The tokens a mask allows."""
-    assert mask.are_allowed  # as this vocabulary is small
+    assert mask.lists_allowed  # as this vocabulary is small
     return [*map(int, mask.ids)]
 
 

@@ -21,16 +21,16 @@ def bits_of(allowed: set[int]) -> bytes:
 @settings(deadline=None)
 def test_a_mask_lists_what_it_allows_or_all_that_it_forbids(some: set[int]) -> None:
     few, most = mask_of(bits_of(some)), mask_of(bits_of({*range(SIZE)} - some))
-    assert few.are_allowed
-    assert not most.are_allowed
+    assert few.lists_allowed
+    assert not most.lists_allowed
     assert few.ids.tolist() == most.ids.tolist() == sorted(some)
 
 
-@pytest.mark.parametrize(("count", "are_allowed"), [(FEW, True), (FEW + 1, False)])
-def test_few_are_listed_themselves(count: int, are_allowed: bool) -> None:
+@pytest.mark.parametrize(("count", "lists_allowed"), [(FEW, True), (FEW + 1, False)])
+def test_few_are_listed_themselves(count: int, lists_allowed: bool) -> None:
     mask = mask_of(bits_of({*range(count)}))
-    assert mask.are_allowed is are_allowed
-    assert len(mask.ids) == (count if are_allowed else SIZE - count)
+    assert mask.lists_allowed is lists_allowed
+    assert len(mask.ids) == (count if lists_allowed else SIZE - count)
 
 
 def test_masks_that_recur_are_shared_and_cannot_be_changed() -> None:

@@ -273,7 +273,7 @@ def naively_processed(row: Floats, each: Sample) -> Floats:
     if mask is not None:
         listed = {*mask.ids.tolist()}
         for i in range(len(row)):
-            if (i in listed) is not mask.are_allowed:
+            if (i in listed) is not mask.lists_allowed:
                 left[i] = -np.inf
     banned = left.copy()
     banned[list(each.banned_ids)] = -np.inf
